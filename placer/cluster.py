@@ -1,0 +1,302 @@
+"""Cluster: devices, the links between them, and the channels on which transfers queue."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from placer import files
+from placer.errors import ClusterError, UnknownNameError
+
+_PRESETS = Path(__file__).parent / "clusters"
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A processor.
+
+    Attributes:
+        name: Unique name, such as ``"gpu:0"``.
+        kind: ``"cpu"``, ``"gpu"``, ``"tpu"`` or any word of the user's.
+        model: Model, by which ops may know their seconds, such as ``"p100"``.
+        memory_bytes: Memory; ``inf`` for no limit.
+        flops: Peak floating-point operations per second.
+        memory_bandwidth: Peak bytes read and written per second.
+        op_overhead_seconds: Added to each op that does work.
+        slots: How many ops run at once.
+    """
+
+    name: str
+    kind: str
+    model: str = ""
+    memory_bytes: float = 0
+    flops: float = 0
+    memory_bandwidth: float = 0
+    op_overhead_seconds: float = 0
+    slots: int = 1
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Equal links between every ordered pair of some devices.
+
+    Attributes:
+        devices: Names of two or more devices.
+        bandwidth: Bytes per second.
+        latency_seconds: Added to each transfer.
+        channel: What transfers queue on: ``"pair"`` (each ordered pair its own), ``"unordered"``
+            (each unordered pair its own), ``"source"`` (one for all that a device sends),
+            ``"none"`` (no contention); any other word is one channel for all links that say it.
+    """
+
+    devices: tuple[str, ...]
+    bandwidth: float
+    latency_seconds: float = 0
+    channel: str = "pair"
+
+
+class ClusterDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A cluster file. Sizes are in bytes, rates per second, durations in seconds."""
+
+    FORMAT: ClassVar[str] = "placer.cluster/1"
+
+    format: Literal["placer.cluster/1"]
+    name: str
+    devices: tuple[Device, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Devices and links.
+
+    Attributes:
+        name: What to call the cluster.
+        devices: The devices, ``[num_devices]``; their order is their index.
+        links: Links that cover every ordered pair of devices exactly once.
+
+    Raises:
+        ClusterError: No devices, a name given twice, an impossible figure, or a pair of devices
+            with no link or with two.
+    """
+
+    name: str
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "devices", tuple(self.devices))
+        object.__setattr__(self, "links", tuple(self.links))
+        if not self.devices:
+            raise ClusterError(f"cluster {self.name!r} has no devices; expected at least one")
+        for device in self.devices:
+            _check_device(device)
+        if len(self.device_index) < self.num_devices:
+            names = self.device_names
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ClusterError(f"device name {twice!r} is given twice")
+        for link in self.links:
+            _check_link(link, self.device_index)
+        self._pair_links  # noqa: B018  (checks that every pair has one link)
+
+    @property
+    def num_devices(self) -> int:
+        """How many devices there are."""
+        return len(self.devices)
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Names of the devices, by index."""
+        return tuple(device.name for device in self.devices)
+
+    @functools.cached_property
+    def device_index(self) -> Mapping[str, int]:
+        """Index of each device by its name."""
+        return {device.name: i for i, device in enumerate(self.devices)}
+
+    @functools.cached_property
+    def _pair_links(self) -> dict[tuple[int, int], Link]:
+        """The link of every ordered pair of devices."""
+        pairs: dict[tuple[int, int], Link] = {}
+        for link in self.links:
+            members = [self.device_index[name] for name in link.devices]
+            for source in members:
+                for target in members:
+                    if source == target:
+                        continue
+                    if (source, target) in pairs:
+                        names = self.devices[source].name, self.devices[target].name
+                        raise ClusterError(f"devices {names[0]!r} and {names[1]!r} have two links")
+                    pairs[source, target] = link
+        for source in range(self.num_devices):
+            for target in range(self.num_devices):
+                if source != target and (source, target) not in pairs:
+                    names = self.devices[source].name, self.devices[target].name
+                    raise ClusterError(
+                        f"no link from {names[0]!r} to {names[1]!r}; every ordered pair of "
+                        "devices needs one"
+                    )
+        return pairs
+
+    @functools.cached_property
+    def bandwidth(self) -> NDArray[np.float64]:
+        """Bytes per second, ``[num_devices, num_devices]``; infinite on the diagonal."""
+        return self._matrix(lambda link: link.bandwidth, np.inf)
+
+    @functools.cached_property
+    def latency_seconds(self) -> NDArray[np.float64]:
+        """Seconds added to each transfer, ``[num_devices, num_devices]``; 0 on the diagonal."""
+        return self._matrix(lambda link: link.latency_seconds, 0.0)
+
+    def _matrix(self, figure: object, diagonal: float) -> NDArray[np.float64]:
+        matrix = np.full((self.num_devices, self.num_devices), diagonal)
+        for pair, link in self._pair_links.items():
+            matrix[pair] = figure(link)  # type: ignore[operator]
+        matrix.setflags(write=False)
+        return matrix
+
+    @functools.cached_property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of each channel; see :attr:`channel_ids`."""
+        return tuple(dict.fromkeys(name for name in self._channels.values() if name is not None))
+
+    @functools.cached_property
+    def _channels(self) -> dict[tuple[int, int], str | None]:
+        """Channel name of every ordered pair, None where transfers never queue."""
+        return {
+            pair: _channel_name(link.channel, *(self.devices[i].name for i in pair))
+            for pair, link in sorted(self._pair_links.items())
+        }
+
+    @functools.cached_property
+    def channel_ids(self) -> NDArray[np.int32]:
+        """Channel of each ordered pair, ``[num_devices, num_devices]``; -1 for no contention."""
+        ids = {name: i for i, name in enumerate(self.channel_names)}
+        matrix = np.full((self.num_devices, self.num_devices), -1, np.int32)
+        for pair, name in self._channels.items():
+            matrix[pair] = -1 if name is None else ids[name]
+        matrix.setflags(write=False)
+        return matrix
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of the devices and of what each ordered pair has between it."""
+        links = [
+            (*pair, link.bandwidth, link.latency_seconds, self._channels[pair])
+            for pair, link in sorted(self._pair_links.items())
+        ]
+        # repr, as JSON has no word for an infinite memory
+        content = repr(([msgspec.structs.astuple(device) for device in self.devices], links))
+        return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+
+    @classmethod
+    def from_toml(cls, content: bytes | str, where: str = "cluster") -> Cluster:
+        """Reads the cluster format.
+
+        Raises:
+            FormatError: Not the format; `where` and the path within are in the message.
+            ClusterError: As the constructor, with `where`.
+        """
+        content = content.encode() if isinstance(content, str) else content
+        document = files.decode_toml(content, ClusterDocument, where)
+        try:
+            return cls(document.name, document.devices, document.links)
+        except ClusterError as error:
+            raise ClusterError(f"{where}: {error}") from None
+
+    def to_toml(self) -> bytes:
+        """The cluster in its file format."""
+        return msgspec.toml.encode(
+            ClusterDocument(ClusterDocument.FORMAT, self.name, self.devices, self.links)
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Cluster:
+        """Reads a cluster file or, by its bare name, a preset.
+
+        Raises:
+            FormatError, ClusterError: As :meth:`from_toml`.
+            UnknownNameError: Neither a file nor the name of a preset.
+        """
+        text = os.fspath(path)
+        presets = preset_clusters()
+        if text in presets and not Path(text).exists():
+            return cls.from_toml(files.read_bytes(presets[text]), f"cluster preset {text!r}")
+        if not Path(text).exists() and Path(text).suffix == "" and Path(text).name == text:
+            raise UnknownNameError("cluster", text, presets)
+        return cls.from_toml(files.read_bytes(path), text)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the cluster file.
+
+        Raises:
+            PlacerError: The file cannot be written.
+        """
+        files.write_bytes(path, self.to_toml())
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, {', '.join(self.device_names)})"
+
+
+def preset_clusters() -> dict[str, Path]:
+    """The presets: name -> file."""
+    return {p.stem: p for p in sorted(_PRESETS.glob("*.toml"))}
+
+
+def _channel_name(channel: str, source: str, target: str) -> str | None:
+    match channel:
+        case "none":
+            return None
+        case "pair":
+            return f"{source} -> {target}"
+        case "unordered":
+            return " -- ".join(sorted((source, target)))
+        case "source":
+            return f"{source} -> *"
+        case _:
+            return channel
+
+
+def _check_device(device: Device) -> None:
+    where = f"device {device.name!r}"
+    if not device.name or not device.kind:
+        raise ClusterError(f"{where}: kind is {device.kind!r}; expected a name and a kind")
+    for field in ("memory_bytes", "flops", "memory_bandwidth"):
+        value = getattr(device, field)
+        if not value >= 0:
+            raise ClusterError(f"{where}: {field} is {value}; expected a number >= 0")
+    if not 0 <= device.op_overhead_seconds < float("inf"):
+        raise ClusterError(
+            f"{where}: op_overhead_seconds is {device.op_overhead_seconds}; "
+            "expected a finite number >= 0"
+        )
+    if device.slots < 1:
+        raise ClusterError(f"{where}: slots is {device.slots}; expected at least 1")
+
+
+def _check_link(link: Link, devices: Mapping[str, int]) -> None:
+    where = f"link between {_join(link.devices)}"
+    for name in link.devices:
+        if name not in devices:
+            raise ClusterError(f"{where}: {UnknownNameError('device', name, devices)}")
+    if len(set(link.devices)) < 2 or len(set(link.devices)) < len(link.devices):
+        raise ClusterError(f"{where}: expected two or more different devices")
+    if not link.bandwidth > 0:
+        raise ClusterError(f"{where}: bandwidth is {link.bandwidth}; expected a number > 0")
+    if not 0 <= link.latency_seconds < float("inf"):
+        raise ClusterError(
+            f"{where}: latency_seconds is {link.latency_seconds}; expected a finite number >= 0"
+        )
+    if not link.channel:
+        raise ClusterError(f"{where}: channel is empty; leave it out for 'pair'")
+
+
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "no devices"

@@ -1,0 +1,66 @@
+"""How long each op runs on each device."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.cluster import Cluster, Device
+from placer.errors import ClusterError
+from placer.graph import OpGraph
+
+
+def op_seconds(graph: OpGraph, cluster: Cluster) -> NDArray[np.float64]:
+    """Seconds that each op runs on each device, ``[num_ops, num_devices]``.
+
+    Where an op says its seconds for the device's model or, failing that, its kind, these hold.
+    Else the roofline (Williams et al., CACM 2009) with the launch overhead: ``max(flops / peak,
+    bytes / bandwidth) + overhead``. An op that does no work takes 0.
+
+    Raises:
+        ClusterError: An op needs a rate that a device does not give.
+    """
+    return np.column_stack([_seconds_on(graph, device) for device in cluster.devices])
+
+
+def allowed_devices(graph: OpGraph, cluster: Cluster) -> NDArray[np.bool_]:
+    """Whether each op may run on each device, by its ``device_kinds``, ``[num_ops, num_devices]``.
+
+    Raises:
+        ClusterError: No device of the cluster has a kind that an op needs.
+    """
+    kinds = [device.kind for device in cluster.devices]
+    allowed = np.ones((graph.num_ops, cluster.num_devices), bool)
+    for op, wanted in enumerate(graph.device_kinds):
+        if wanted is not None:
+            allowed[op] = [kind in wanted for kind in kinds]
+            if not allowed[op].any():
+                raise ClusterError(
+                    f"op {graph.op_names[op]!r} needs a device of kind {' or '.join(wanted)}; "
+                    f"cluster {cluster.name!r} has {', '.join(dict.fromkeys(kinds))}"
+                )
+    return allowed
+
+
+def _seconds_on(graph: OpGraph, device: Device) -> NDArray[np.float64]:
+    """Seconds per op on one device, ``[num_ops]``."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        compute = np.where(graph.flops > 0, graph.flops / device.flops, 0.0)
+        memory = np.where(
+            graph.bytes_accessed > 0, graph.bytes_accessed / device.memory_bandwidth, 0.0
+        )
+    works = (graph.flops > 0) | (graph.bytes_accessed > 0)
+    seconds = np.where(works, np.maximum(compute, memory) + device.op_overhead_seconds, 0.0)
+    for op, known in enumerate(graph.seconds):
+        if known:
+            value = known.get(device.model, known.get(device.kind))
+            if value is not None:
+                seconds[op] = value
+    if not np.isfinite(seconds).all():
+        op = int(np.flatnonzero(~np.isfinite(seconds))[0])
+        what = "flops" if not np.isfinite(compute[op]) else "memory_bandwidth"
+        raise ClusterError(
+            f"device {device.name!r} has {what} 0, but op {graph.op_names[op]!r} gives no seconds "
+            f"for model {device.model!r} or kind {device.kind!r}"
+        )
+    return seconds

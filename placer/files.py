@@ -1,0 +1,131 @@
+"""Reading and writing files so that nothing is lost and every error has a place."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from placer.errors import FormatError, PlacerError
+
+T = TypeVar("T")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns a file's content, unzipped where its name ends in ``.gz``.
+
+    Raises:
+        FormatError: The file is missing, unreadable, or not gzip though its name says so.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"{path}: expected gzip data ({error})") from None
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file aside and renames it, so that readers see the old or the new one, never a half.
+
+    Zips where the name ends in ``.gz``; the zipped bytes depend on the content alone.
+
+    Raises:
+        PlacerError: The file cannot be written.
+    """
+    if Path(path).suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a path aside to write to; renames it to `path` if the block succeeds.
+
+    The path aside keeps the suffix, for writers that choose a format by it.
+
+    Raises:
+        PlacerError: The file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        aside = Path(name)
+        try:
+            yield aside
+            aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def decode_json(content: bytes, kind: type[T], where: str) -> T:
+    """Returns `content` as a `kind`, a msgspec struct whose first field is ``format``.
+
+    Args:
+        content: JSON.
+        kind: The struct; its ``FORMAT`` is the format it reads.
+        where: What to call the document in messages.
+
+    Raises:
+        FormatError: Not JSON, another format, or fields that do not fit; the message has the path.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        _check_format(content, kind, where, msgspec.json.decode)
+        raise FormatError(f"{where}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{where}: not valid JSON ({error})") from None
+    except RecursionError:
+        raise FormatError(f"{where}: nested too deeply") from None
+
+
+def decode_toml(content: bytes, kind: type[T], where: str) -> T:
+    """As :func:`decode_json`, for TOML."""
+    try:
+        return msgspec.toml.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        _check_format(content, kind, where, msgspec.toml.decode)
+        raise FormatError(f"{where}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{where}: not valid TOML ({error})") from None
+    except RecursionError:
+        raise FormatError(f"{where}: nested too deeply") from None
+
+
+def _check_format(content: bytes, kind: type, where: str, decode: object) -> None:
+    """Says that the document is of another format, which explains any other misfit."""
+    document = decode(content)  # type: ignore[operator]
+    found = document.get("format") if isinstance(document, dict) else None
+    expected = kind.FORMAT  # type: ignore[attr-defined]
+    if found != expected:
+        given = "no format" if found is None else f"format {found!r}"
+        raise FormatError(f"{where}: {given}; expected {expected!r}")
