@@ -214,7 +214,7 @@ class Cluster:
     def to_toml(self) -> bytes:
         """The cluster in its file format."""
         return msgspec.toml.encode(
-            ClusterDocument(ClusterDocument.FORMAT, self.name, self.devices, self.links)
+            ClusterDocument("placer.cluster/1", self.name, self.devices, self.links)
         )
 
     @classmethod

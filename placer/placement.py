@@ -86,7 +86,7 @@ class Placement:
         op = self.graph.op_index.get(op_name)
         if op is None:
             raise UnknownNameError("op", op_name, self.graph.op_index)
-        return self.cluster.devices[self.devices[op]].name
+        return self.cluster.device_names[int(self.devices[op])]
 
     def to_device_map(self) -> dict[str, str]:
         """Device name by op name."""

@@ -1,0 +1,186 @@
+"""place(): a placement for a graph or a TensorFlow function, in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.cluster import Cluster
+from placer.errors import InfeasibleError, UsageError
+from placer.graph import OpGraph
+from placer.heuristics import HeuristicResult, evaluate_heuristics
+from placer.placement import Order, Placement
+from placer.problem import Problem, Progress, Search, SearchResult
+from placer.strategies import STRATEGIES, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What was tried on a problem, and the best of it.
+
+    Attributes:
+        problem: The problem.
+        heuristics: Every heuristic with its step time or the reason why it has none.
+        search: What the search found; None if it found nothing feasible or had no budget left.
+        choices: The best choices evaluated, ``[num_groups]``.
+        step_time_seconds: Their step time.
+        found_by: The method that found them first.
+        evaluations: How many placements were evaluated, heuristics included.
+    """
+
+    problem: Problem
+    heuristics: Sequence[HeuristicResult]
+    search: SearchResult | None
+    choices: NDArray[np.int32]
+    step_time_seconds: float
+    found_by: str
+    evaluations: int
+
+    @property
+    def reference_step_time(self) -> float | None:
+        """Step time of the best feasible single device, or else of the best heuristic, if any."""
+        single = [r for r in self.heuristics if r.name.startswith("single_device:")]
+        best = best_heuristic(single) or best_heuristic(self.heuristics)
+        return best.step_time_seconds if best else None
+
+    def placement(self) -> Placement:
+        """The best choices as a placement of the graph's ops."""
+        reference = self.reference_step_time
+        return Placement(
+            self.problem.graph,
+            self.problem.cluster,
+            self.problem.expand(self.choices),
+            order=self.problem.order,
+            step_time=self.step_time_seconds,
+            speedup=reference / self.step_time_seconds if reference else None,
+            found_by=self.found_by,
+        )
+
+
+def place(
+    target: Any,
+    cluster: Cluster | str | os.PathLike[str],
+    *,
+    specs: Sequence[Any] = (),
+    strategy: str | Search = "reinforce",
+    evaluations: int = 3000,
+    seed: int = 0,
+    order: Order = "fifo",
+    num_groups: int | None = None,
+    num_threads: int = 1,
+) -> Placement:
+    """Finds where each op of a graph should run so that a step takes the least time.
+
+    Args:
+        target: An :class:`OpGraph`, the path of a graph file, the name of a bundled graph, or
+            anything that ``placer.tf.read`` takes, such as a ``tf.function``.
+        cluster: A :class:`Cluster`, the path of a cluster file, or the name of a preset.
+        specs: For a TensorFlow target that was not traced yet, its ``tf.TensorSpec``s.
+        strategy: A name of :data:`placer.strategies.STRATEGIES`, or a search of your own.
+        evaluations: The budget, heuristics included.
+        seed: All randomness comes from it: the same seed gives the same placement.
+        order: Which ready op a device starts first.
+        num_groups: At most so many op groups; None for the grouping's own choice.
+        num_threads: How many placements to simulate at once.
+
+    Returns:
+        The best placement that was evaluated, single devices and heuristics included.
+
+    Raises:
+        PlacerError: A target, cluster or argument that cannot be used; the message says which.
+        InfeasibleError: No feasible placement was found.
+    """
+    graph = load_graph(target, specs)
+    cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
+    problem = Problem.build(
+        graph, cluster, num_groups=num_groups, order=order, num_threads=num_threads
+    )
+    return solve(problem, strategy=strategy, evaluations=evaluations, seed=seed).placement()
+
+
+def solve(
+    problem: Problem,
+    *,
+    strategy: str | Search = "reinforce",
+    evaluations: int = 3000,
+    seed: int = 0,
+    on_heuristics: Callable[[Sequence[HeuristicResult]], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """Evaluates the heuristics, then searches from the best one with the rest of the budget.
+
+    Args:
+        problem: The problem.
+        strategy: As in :func:`place`.
+        evaluations: The budget. All heuristics are evaluated whatever it is.
+        seed: All randomness comes from it.
+        on_heuristics: Called once the heuristics are evaluated.
+        on_progress: Called by the search after each batch.
+
+    Raises:
+        UsageError: A budget below 1, or a negative seed.
+        UnknownNameError: No such strategy.
+        InfeasibleError: No feasible placement was found.
+    """
+    if evaluations < 1:
+        raise UsageError(f"evaluations is {evaluations}; expected at least 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; expected a whole number >= 0")
+    name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "search")
+    search = resolve("strategy", strategy, STRATEGIES) if isinstance(strategy, str) else strategy
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    heuristics = evaluate_heuristics(problem, rng)
+    if on_heuristics is not None:
+        on_heuristics(heuristics)
+    start = best_heuristic(heuristics)
+    found = None
+    num_evaluated = sum(row.choices is not None for row in heuristics)
+    if num_evaluated < evaluations:
+        try:
+            found = search(
+                problem,
+                evaluations=evaluations - num_evaluated,
+                seed=seed,
+                start=None if start is None else start.choices,
+                on_progress=on_progress,
+            )
+        except InfeasibleError:
+            if start is None:
+                raise
+    if start is None and found is None:
+        reasons = "; ".join(f"{row.name}: {row.reason}" for row in heuristics)
+        raise InfeasibleError(f"no feasible placement was found: {reasons}")
+    # a heuristic that ties with the search came first
+    if found is None or (start is not None and start.step_time_seconds <= found.step_time_seconds):
+        assert start is not None  # noqa: S101  (for the type checker)
+        assert start.choices is not None  # noqa: S101
+        best = start.choices, start.step_time_seconds, start.name
+    else:
+        best = found.choices, found.step_time_seconds, name
+    num_found = 0 if found is None else found.evaluations
+    return Solution(problem, heuristics, found, *best, num_evaluated + num_found)
+
+
+def load_graph(target: Any, specs: Sequence[Any] = ()) -> OpGraph:
+    """Returns the graph that `target` is, names or can be read into; see :func:`place`."""
+    if isinstance(target, OpGraph):
+        return target
+    is_path = isinstance(target, str | os.PathLike)
+    if is_path and not specs and not Path(target).is_dir():  # a folder is a SavedModel
+        return OpGraph.load(target)
+    from placer import tf
+
+    return tf.read(target, *specs)
+
+
+def best_heuristic(rows: Sequence[HeuristicResult]) -> HeuristicResult | None:
+    """The feasible heuristic with the least step time, the first among equals, if any."""
+    return min(
+        (row for row in rows if row.feasible), key=lambda row: row.step_time_seconds, default=None
+    )
