@@ -1,0 +1,374 @@
+"""Simulator: the step time, the schedule and the memory of placements, exactly.
+
+The semantics are in ``docs/simulator.md``; the compiled engine is in ``placer._kernels``.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from placer.cluster import Cluster
+from placer.costs import allowed_devices, op_seconds
+from placer.errors import PlacementError, UsageError
+from placer.graph import OpGraph
+from placer.placement import (
+    Evaluations,
+    Order,
+    Placement,
+    Schedule,
+    ScheduledOp,
+    ScheduledTransfer,
+    check_placements,
+    check_priorities,
+)
+
+if TYPE_CHECKING:
+    from placer._kernels import Scratch, Tables
+
+_NS = 1e9  # nanoseconds per second
+_OPS_WORTH_A_THREAD = 20_000  # below, starting threads takes longer than simulating
+
+
+class Simulator:
+    """Simulates placements of a graph on a cluster.
+
+    It may be called from many threads at once. Compiled code is made on the first use and cached.
+
+    Args:
+        graph: The graph.
+        cluster: The cluster.
+        order: Which ready op a device starts first: the earliest ready (``"fifo"``, as TensorFlow
+            does) or the one of highest priority.
+        priorities: With ``order="priority"``, a figure per op, highest first, ``[num_ops]``. By
+            default the longest remaining path, the op included, of durations averaged over all
+            devices, without transfers.
+        num_threads: How many placements of a batch to simulate at once.
+
+    Raises:
+        PlacementError: Priorities that do not fit the graph or the order.
+        ClusterError: An op that no device can run, or a device that lacks a rate.
+        UsageError: An argument outside its range.
+    """
+
+    def __init__(
+        self,
+        graph: OpGraph,
+        cluster: Cluster,
+        *,
+        order: Order = "fifo",
+        priorities: ArrayLike | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        if order not in ("fifo", "priority"):
+            raise UsageError(f"order is {order!r}; expected 'fifo' or 'priority'")
+        if num_threads < 1:
+            raise UsageError(f"num_threads is {num_threads}; expected at least 1")
+        if priorities is not None and order == "fifo":
+            raise PlacementError("priorities are given, but the order is 'fifo'")
+        self.graph = graph
+        self.cluster = cluster
+        self.order: Order = order
+        self.priorities = None if priorities is None else check_priorities(priorities, graph)
+        self.num_threads = num_threads
+        self._tables = _build_tables(graph, cluster, order, self.priorities)
+        self._idle_scratches: list[Scratch] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:  # working memory stays behind
+        return _rebuild, (self.graph, self.cluster, self.order, self.priorities, self.num_threads)
+
+    def __repr__(self) -> str:
+        return f"Simulator({self.graph!r}, {self.cluster!r}, order={self.order!r})"
+
+    def step_time(self, placement: Placement | ArrayLike) -> float:
+        """Seconds for one step under a placement ``[num_ops]``; infinite if it is infeasible.
+
+        Raises:
+            PlacementError: Another shape, not integers, an index of no device, or a
+                :class:`Placement` for another graph, cluster or order.
+        """
+        return float(self.evaluate(self._check_one(placement)[None]).step_time_seconds[0])
+
+    def evaluate(self, placements: ArrayLike) -> Evaluations:
+        """Simulates a batch of placements ``[batch, num_ops]``.
+
+        Raises:
+            PlacementError: Another shape, not integers, or an index of no device.
+        """
+        from placer import _kernels
+
+        rows = _writable(check_placements(placements, self.graph, self.cluster))
+        if rows.ndim != 2:
+            raise PlacementError(
+                f"placements have shape {rows.shape}; expected (batch, {self.graph.num_ops})"
+            )
+        batch = len(rows)
+        step_ns = np.full(batch, np.inf)
+        status = np.zeros(batch, np.int32)
+        op_at_fault = np.zeros(batch, np.int32)
+        peaks = np.zeros((batch, self.cluster.num_devices))
+        results = (step_ns, status, op_at_fault, peaks)
+
+        def simulate(first: int, end: int) -> None:
+            scratch = self._take_scratch()
+            _kernels.simulate_rows(
+                self._tables, scratch, rows[first:end], *(array[first:end] for array in results)
+            )
+            self._idle_scratches.append(scratch)
+
+        num_threads = min(self.num_threads, batch, 1 + rows.size // _OPS_WORTH_A_THREAD)
+        if num_threads > 1:
+            # several chunks a thread, as placements differ in how long they take
+            bounds = np.linspace(0, batch, min(4 * num_threads, batch) + 1).astype(int).tolist()
+            with ThreadPoolExecutor(num_threads) as pool:
+                list(pool.map(simulate, bounds[:-1], bounds[1:]))
+        else:
+            simulate(0, batch)
+
+        feasible = status == _kernels.FEASIBLE
+        return Evaluations(
+            np.where(feasible, step_ns / _NS, np.inf),
+            feasible,
+            tuple(
+                None if feasible[i] else self._reason(status[i], op_at_fault[i], rows[i], peaks[i])
+                for i in range(batch)
+            ),
+        )
+
+    def schedule(self, placement: Placement | ArrayLike) -> Schedule:
+        """Start and finish of every op and transfer under a placement ``[num_ops]``.
+
+        Raises:
+            PlacementError: As :meth:`step_time`.
+        """
+        from placer import _kernels
+
+        devices = self._check_one(placement)
+        scratch = self._take_scratch()
+        step_ns = _kernels.simulate(self._tables, scratch, devices)
+        status, op = _kernels.find_broken_constraint(self._tables, devices)
+        if status == _kernels.FEASIBLE and (scratch.peak > self._tables.memory_bytes).any():
+            status = _kernels.TOO_MUCH_MEMORY
+        feasible = status == _kernels.FEASIBLE
+        names = self.cluster.device_names
+        busy_ns = np.bincount(
+            devices, scratch.finish_ns - scratch.start_ns, minlength=self.cluster.num_devices
+        )
+        transfers, transfer_bytes = self._scheduled_transfers(scratch, devices)
+        schedule = Schedule(
+            step_time_seconds=step_ns / _NS,
+            feasible=feasible,
+            infeasible_because=None
+            if feasible
+            else self._reason(status, op, devices, scratch.peak),
+            ops=tuple(
+                ScheduledOp(name, names[device], start, finish)
+                for name, device, start, finish in zip(
+                    self.graph.op_names,
+                    devices.tolist(),
+                    (scratch.start_ns / _NS).tolist(),
+                    (scratch.finish_ns / _NS).tolist(),
+                    strict=True,
+                )
+            ),
+            transfers=transfers,
+            peak_memory_bytes=dict(zip(names, scratch.peak.tolist(), strict=True)),
+            busy_seconds=dict(zip(names, (busy_ns / _NS).tolist(), strict=True)),
+            transfer_bytes=transfer_bytes,
+            num_transfers=len(transfers),
+        )
+        self._idle_scratches.append(scratch)
+        return schedule
+
+    def _scheduled_transfers(
+        self, scratch: Scratch, devices: NDArray[np.int32]
+    ) -> tuple[tuple[ScheduledTransfer, ...], float]:
+        """The transfers by start, then as they entered their channels; and their bytes."""
+        from placer import _kernels
+
+        count = scratch.counts[_kernels.TRANSFERS]
+        by_start = np.argsort(scratch.transfer_start_ns[:count], kind="stable")
+        ops, slots = scratch.transfer_op[by_start], scratch.transfer_slot[by_start]
+        tensors = self.graph.output_offsets[ops] + slots
+        is_data = tensors < self.graph.output_offsets[ops + 1]
+        op_names, device_names = self.graph.op_names, self.cluster.device_names
+        transfers = tuple(
+            ScheduledTransfer(
+                f"{op_names[op]}:{slot}" if data else f"^{op_names[op]}",
+                device_names[source],
+                device_names[target],
+                start,
+                finish,
+            )
+            for op, slot, data, source, target, start, finish in zip(
+                ops.tolist(),
+                slots.tolist(),
+                is_data.tolist(),
+                devices[ops].tolist(),
+                scratch.transfer_target[by_start].tolist(),
+                (scratch.transfer_start_ns[by_start] / _NS).tolist(),
+                (scratch.transfer_finish_ns[by_start] / _NS).tolist(),
+                strict=True,
+            )
+        )
+        return transfers, float(self.graph.tensor_bytes[tensors[is_data]].sum())
+
+    def _check_one(self, placement: Placement | ArrayLike) -> NDArray[np.int32]:
+        """Device of each op as a writable array ``[num_ops]``."""
+        if isinstance(placement, Placement):
+            self._check_made_for_this(placement)
+            placement = placement.devices
+        devices = _writable(check_placements(placement, self.graph, self.cluster))
+        if devices.ndim != 1:
+            raise PlacementError(
+                f"placement has shape {devices.shape}; expected ({self.graph.num_ops},)"
+            )
+        return devices
+
+    def _check_made_for_this(self, placement: Placement) -> None:
+        for what, theirs, ours in (
+            ("graph", placement.graph, self.graph),
+            ("cluster", placement.cluster, self.cluster),
+        ):
+            if theirs is not ours and theirs.fingerprint != ours.fingerprint:
+                raise PlacementError(
+                    f"placement is for {what} {theirs.name!r}; this simulator has another "
+                    f"{what}, {ours.name!r}"
+                )
+        if placement.order != self.order:
+            raise PlacementError(
+                f"placement is for order {placement.order!r}; this simulator has order "
+                f"{self.order!r}"
+            )
+        if placement.priorities is not None and not np.array_equal(
+            placement.priorities, np.nan if self.priorities is None else self.priorities
+        ):
+            raise PlacementError("placement has other priorities than this simulator")
+
+    def _take_scratch(self) -> Scratch:
+        from placer import _kernels
+
+        try:
+            return self._idle_scratches.pop()
+        except IndexError:
+            return _kernels.new_scratch(self._tables, len(self.cluster.channel_names))
+
+    def _reason(
+        self, status: int, op: int, devices: NDArray[np.int32], peak: NDArray[np.float64]
+    ) -> str:
+        """Why a placement is infeasible."""
+        from placer import _kernels
+
+        graph, names = self.graph, self.cluster.device_names
+        where = f"op {graph.op_names[op]!r} is on {names[devices[op]]}"
+        if status == _kernels.WRONG_KIND:
+            kinds = graph.device_kinds[op] or ()
+            return (
+                f"{where}, of kind {self.cluster.devices[devices[op]].kind!r}; "
+                f"it can run on {' or '.join(map(repr, kinds))}"
+            )
+        if status == _kernels.SPLIT_COLOCATION:
+            first = self._tables.colocated_with[op]
+            group = graph.colocation_names[graph.colocation_group[op]]
+            return (
+                f"{where}, but op {graph.op_names[first]!r} of its colocation group {group!r} "
+                f"is on {names[devices[first]]}"
+            )
+        return "; ".join(
+            f"{device.name} needs {_format_bytes(need)} bytes of memory, has "
+            f"{_format_bytes(device.memory_bytes)}: "
+            f"{_format_bytes(need - device.memory_bytes)} too many"
+            for device, need in zip(self.cluster.devices, peak.tolist(), strict=True)
+            if need > device.memory_bytes
+        )
+
+
+def _rebuild(
+    graph: OpGraph,
+    cluster: Cluster,
+    order: Order,
+    priorities: NDArray[np.float64] | None,
+    num_threads: int,
+) -> Simulator:
+    return Simulator(graph, cluster, order=order, priorities=priorities, num_threads=num_threads)
+
+
+def _build_tables(
+    graph: OpGraph,
+    cluster: Cluster,
+    order: Order,
+    priorities: NDArray[np.float64] | None,
+) -> Tables:
+    """What the compiled code needs to know, as flat writable arrays."""
+    from placer import _kernels
+
+    producers, consumers, tensors = graph.edges
+    num_ports = np.diff(graph.output_offsets)
+    slots = np.where(tensors < 0, num_ports[producers], tensors - graph.output_offsets[producers])
+    # each edge once, by producer, consumer, slot: as the transfers of an op enter their channels
+    edges = np.unique(np.column_stack([producers, consumers, slots]), axis=0).reshape(-1, 3)
+    producers, consumers, slots = edges.astype(np.int32).T
+    data_edges = np.flatnonzero(slots < num_ports[producers])
+    data_edges = data_edges[np.argsort(consumers[data_edges], kind="stable")]
+    output_bytes = np.bincount(graph.tensor_producer, graph.tensor_bytes, minlength=graph.num_ops)
+    duration_ns = np.maximum(1.0, np.rint(op_seconds(graph, cluster) * _NS))
+    tables = _kernels.Tables(
+        edge_offsets=_offsets(producers, graph.num_ops),
+        edge_consumer=consumers.copy(),
+        edge_slot=slots.copy(),
+        input_offsets=_offsets(consumers[data_edges], graph.num_ops),
+        input_edges=data_edges.astype(np.int32),
+        num_inputs=np.bincount(consumers, minlength=graph.num_ops).astype(np.int32),
+        output_offsets=graph.output_offsets.copy(),
+        tensor_bytes=graph.tensor_bytes.copy(),
+        parameter_bytes=graph.parameter_bytes.copy(),
+        temporary_bytes=graph.temporary_bytes.copy(),
+        start_bytes=graph.temporary_bytes + output_bytes,
+        duration_ns=duration_ns,
+        bandwidth=cluster.bandwidth.copy(),
+        latency_seconds=cluster.latency_seconds.copy(),
+        channel_ids=cluster.channel_ids.copy(),
+        slots=np.array([device.slots for device in cluster.devices], np.int32),
+        memory_bytes=np.array([device.memory_bytes for device in cluster.devices], np.float64),
+        allowed=allowed_devices(graph, cluster),
+        colocated_with=_first_of_group(graph.colocation_group),
+        op_of_rank=np.empty(0, np.int32),
+        rank_of_op=np.empty(0, np.int32),
+    )
+    if order == "fifo":
+        return tables
+    if priorities is None:
+        # the sum over devices orders ops as the mean does, and is a whole number
+        priorities = _kernels.longest_remaining_path(
+            tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
+        )
+    op_of_rank = np.argsort(-priorities, kind="stable").astype(np.int32)
+    rank_of_op = np.empty_like(op_of_rank)
+    rank_of_op[op_of_rank] = np.arange(graph.num_ops)
+    return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
+
+
+def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:
+    """Where each owner's entries begin in a sorted list of owners, and the end."""
+    return np.searchsorted(sorted_owners, np.arange(num_owners + 1)).astype(np.int32)
+
+
+def _first_of_group(group: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The first op of each op's colocation group, or the op itself without one, ``[num_ops]``."""
+    result = np.arange(len(group), dtype=np.int32)
+    grouped = np.flatnonzero(group >= 0)
+    _, first, index = np.unique(group[grouped], return_index=True, return_inverse=True)
+    result[grouped] = grouped[first[index]]
+    return result
+
+
+def _writable(array: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The array or a copy: compiled code is made for writable arrays only."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _format_bytes(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:,}"

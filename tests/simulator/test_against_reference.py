@@ -1,0 +1,79 @@
+"""The compiled simulator does to the last bit what the slow one in ``tests/reference.py`` does."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from placer.cluster import Cluster
+from placer.graph import OpGraph
+from placer.simulator import Simulator
+from tests import reference, strategies
+
+several_hundred = settings(
+    max_examples=400,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def assert_equal_to_reference(
+    graph: OpGraph,
+    cluster: Cluster,
+    placement: np.ndarray,
+    order: str,
+    priorities: np.ndarray | None,
+) -> None:
+    """Step time, every start and finish, peaks, busy times and feasibility, bit for bit."""
+    expected = reference.simulate(graph, cluster, placement, order, priorities)
+    simulator = Simulator(graph, cluster, order=order, priorities=priorities)
+    schedule = simulator.schedule(placement)
+    names = cluster.device_names
+    assert schedule.step_time_seconds == expected.step_time / 1e9
+    assert [(op.name, op.device, op.start_seconds, op.finish_seconds) for op in schedule.ops] == [
+        (name, names[placement[i]], expected.starts[i] / 1e9, expected.finishes[i] / 1e9)
+        for i, name in enumerate(graph.op_names)
+    ]
+    assert [
+        (t.start_seconds, t.finish_seconds, t.tensor, t.source, t.target)
+        for t in schedule.transfers
+    ] == [
+        (t.start / 1e9, t.finish / 1e9, t.tensor, names[t.source], names[t.target])
+        for t in sorted(expected.transfers, key=lambda t: t.start)
+    ]
+    assert schedule.num_transfers == len(expected.transfers)
+    assert schedule.transfer_bytes == sum(t.num_bytes for t in expected.transfers)
+    assert schedule.peak_memory_bytes == dict(zip(names, expected.peak_memory_bytes, strict=True))
+    work = reference.durations(graph, cluster)
+    assert schedule.busy_seconds == {
+        name: sum(work[i][d] for i in range(graph.num_ops) if placement[i] == d) / 1e9
+        for d, name in enumerate(names)
+    }
+    fits = all(
+        peak <= device.memory_bytes
+        for peak, device in zip(expected.peak_memory_bytes, cluster.devices, strict=True)
+    )
+    assert schedule.feasible == fits
+    assert (schedule.infeasible_because is None) == fits
+    assert simulator.step_time(placement) == (expected.step_time / 1e9 if fits else np.inf)
+
+
+@given(data=st.data(), graph=strategies.graphs(), cluster=strategies.clusters())
+@several_hundred
+def test_fifo_equals_the_reference(data: st.DataObject, graph: OpGraph, cluster: Cluster) -> None:
+    """Fifo order: everything is bit-equal on random graphs, clusters, channels and slots."""
+    placement = data.draw(strategies.placements(graph, cluster))
+    assert_equal_to_reference(graph, cluster, placement, "fifo", None)
+
+
+@given(data=st.data(), graph=strategies.graphs(), cluster=strategies.clusters())
+@several_hundred
+def test_priority_equals_the_reference(
+    data: st.DataObject, graph: OpGraph, cluster: Cluster
+) -> None:
+    """Priority order, default and given priorities: everything is bit-equal."""
+    placement = data.draw(strategies.placements(graph, cluster))
+    priorities = data.draw(strategies.priorities(graph))
+    assert_equal_to_reference(graph, cluster, placement, "priority", priorities)
