@@ -1,0 +1,54 @@
+"""Checkpoint files: arrays in NumPy's own format, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.errors import FormatError
+from placer.files import replacing
+
+FORMAT = "placer.checkpoint/1"
+
+
+def save(
+    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint; a reader sees the old file or the new one, never a half.
+
+    Args:
+        path: The file, ``.npz``.
+        arrays: Arrays by name.
+        facts: Anything that JSON can hold.
+
+    Raises:
+        PlacerError: The file cannot be written.
+    """
+    document = json.dumps({"format": FORMAT, **facts})
+    with replacing(path) as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{"": np.array(document), **arrays})
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Reads a checkpoint; returns its arrays and facts.
+
+    Raises:
+        FormatError: The file is missing or no checkpoint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        facts = json.loads(str(arrays.pop("")))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path}: not a checkpoint ({error})") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise FormatError(f"{path}: expected a checkpoint of format {FORMAT!r}")
+    return arrays, facts

@@ -1,0 +1,104 @@
+"""How to train: the settings of the trainer, and the presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from placer.errors import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of :class:`policies.reinforce.Trainer`.
+
+    Attributes:
+        name: Name of the preset, for records.
+        method: Name of the strategy, for results.
+        hidden: Units of each LSTM and embedding of the policy.
+        batch_size: Placements sampled and evaluated per step.
+        learning_rate: Of Adam.
+        gradient_clip: Greatest norm of the gradient.
+        baseline: What is subtracted from the rewards. ``"moving_average"``: of the mean rewards of
+            earlier batches. ``"batch"``: the batch's mean; advantages are then also divided by
+            the batch's standard deviation and clipped.
+        baseline_decay: Weight of the past in the moving average.
+        failing_reward: Reward of an infeasible placement.
+        feasible_only_after: After so many steps, infeasible samples no longer train the policy.
+        prior_deviations: Where a start is given, logits begin so biased towards it that a sample
+            deviates from it in so many op groups on average. 0: no bias.
+        num_elites: So many of the best distinct placements so far join every batch.
+        elite_advantage: Sum of the advantages of these elites.
+        entropy_coef: Weight of the entropy bonus at first; falls linearly with the budget spent.
+        final_entropy_coef: Its weight at the end.
+    """
+
+    name: str
+    method: str = "reinforce"
+    hidden: int = 64
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    gradient_clip: float = 1.0
+    baseline: Literal["moving_average", "batch"] = "batch"
+    baseline_decay: float = 0.9
+    failing_reward: float = -10.0
+    feasible_only_after: int | None = None
+    prior_deviations: float = 4.0
+    num_elites: int = 4
+    elite_advantage: float = 1.0
+    entropy_coef: float = 0.01
+    final_entropy_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "batch_size", "learning_rate", "gradient_clip"):
+            self._check(name, getattr(self, name) > 0, "more than 0")
+        for name in (
+            "prior_deviations",
+            "num_elites",
+            "elite_advantage",
+            "entropy_coef",
+            "final_entropy_coef",
+        ):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)")
+        self._check("failing_reward", math.isfinite(self.failing_reward), "finite")
+        self._check(
+            "baseline",
+            self.baseline in ("moving_average", "batch"),
+            "'moving_average' or 'batch'",
+        )
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings by name, for records."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+COLOCRL = TrainingConfig(
+    name="colocrl",
+    method="colocrl",
+    learning_rate=3e-3,
+    baseline="moving_average",
+    feasible_only_after=5_000,
+    prior_deviations=0.0,
+    num_elites=0,
+    entropy_coef=0.0,
+)
+MODERN = TrainingConfig(name="modern")
+
+PRESETS = {config.name: config for config in (MODERN, COLOCRL)}
+
+
+def preset(name: str) -> TrainingConfig:
+    """The preset of this name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError("preset", name, PRESETS)
+    return PRESETS[name]

@@ -1,0 +1,180 @@
+"""Weights and optimizer of a policy, and the two compiled functions that use and change them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from policies import losses, network
+from policies.network import PolicyInputs, Samples, Tensor, Weights
+
+
+class LearnerState(NamedTuple):
+    """What learning changes, all by name of the weight.
+
+    Attributes:
+        weights: Of the policy.
+        first: Adam's running means of the gradients.
+        second: Adam's running means of their squares.
+        count: How many steps were taken, a scalar.
+    """
+
+    weights: Weights
+    first: Weights
+    second: Weights
+    count: Tensor
+
+    @classmethod
+    def fresh(cls, weights: dict[str, NDArray[Any]]) -> LearnerState:
+        """The state before the first step."""
+        zeros = {name: np.zeros_like(weight) for name, weight in weights.items()}
+        return cls(weights, zeros, zeros, np.zeros((), weights["output"].dtype))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as a flat dictionary of arrays."""
+        arrays = {"count": np.asarray(self.count)}
+        for kind in ("weights", "first", "second"):
+            for name, value in getattr(self, kind).items():
+                arrays[f"{kind}/{name}"] = np.asarray(value)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> LearnerState:
+        """The inverse of :meth:`to_arrays`; other arrays are ignored."""
+        kinds: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
+        for key, value in arrays.items():
+            kind, _, name = key.partition("/")
+            if kind in kinds:
+                kinds[kind][name] = value
+        return cls(**kinds, count=arrays["count"])
+
+
+class Hyperparameters(NamedTuple):
+    """Scalars of one step, so named in :class:`policies.config.TrainingConfig`."""
+
+    learning_rate: float
+    gradient_clip: float
+    entropy_coef: float
+
+
+class Update(NamedTuple):
+    """What one step did; scalars.
+
+    Attributes:
+        loss: ``policy_loss - entropy_coef * entropy_bonus``.
+        policy_loss: As :func:`policies.losses.policy_loss`.
+        entropy_bonus: Mean entropy of a decision, in nats.
+        gradient_norm: Before clipping.
+        skipped: True if loss or gradient were not finite; then the state is as before.
+    """
+
+    loss: Tensor
+    policy_loss: Tensor
+    entropy_bonus: Tensor
+    gradient_norm: Tensor
+    skipped: Tensor
+
+
+def loss_and_gradient(
+    weights: Weights,
+    inputs: PolicyInputs,
+    choices: Tensor,
+    coefficients: Tensor,
+    num_sampled: int,
+    entropy_coef: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Weights]:
+    """The loss on given choices, and its gradient.
+
+    Args:
+        weights: Of the policy.
+        inputs: Of the problem.
+        choices: Device per op group, int32 ``[rows, num_groups]``.
+        coefficients: As :func:`policies.losses.policy_loss`, ``[rows]``.
+        num_sampled: The first so many rows were sampled from the policy; the entropy is theirs.
+        entropy_coef: Weight of the entropy bonus.
+
+    Returns:
+        Loss, policy loss, entropy bonus, gradient by weight.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        scores = network.score(weights, inputs, choices)
+        policy_loss = losses.policy_loss(scores.log_probs, coefficients)
+        entropy_bonus = tf.reduce_mean(scores.entropies[:num_sampled])
+        loss = policy_loss - entropy_coef * entropy_bonus
+    return loss, policy_loss, entropy_bonus, tape.gradient(loss, weights)
+
+
+def _update(
+    state: LearnerState,
+    inputs: PolicyInputs,
+    choices: Tensor,
+    coefficients: Tensor,
+    num_sampled: int,
+    hyperparameters: Hyperparameters,
+) -> tuple[LearnerState, Update]:
+    loss, policy_loss, entropy_bonus, gradients = loss_and_gradient(
+        state.weights, inputs, choices, coefficients, num_sampled, hyperparameters.entropy_coef
+    )
+    gradients, norm = losses.clip_by_norm(gradients, hyperparameters.gradient_clip)
+    good = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+    count = state.count + 1
+    weights, first, second = {}, {}, {}
+    for name, gradient in gradients.items():
+        change, mean, square = losses.adam(
+            gradient, state.first[name], state.second[name], count, hyperparameters.learning_rate
+        )
+        weights[name] = tf.where(good, state.weights[name] + change, state.weights[name])
+        first[name] = tf.where(good, mean, state.first[name])
+        second[name] = tf.where(good, square, state.second[name])
+    new = LearnerState(weights, first, second, tf.where(good, count, state.count))
+    return new, Update(loss, policy_loss, entropy_bonus, norm, ~good)
+
+
+# Compiled once per shape of problem, whatever the number of trainers.
+_compiled_sample = tf.function(network.sample, jit_compile=True)
+_compiled_update = tf.function(_update, jit_compile=True)
+
+
+def sample(weights: Weights, inputs: PolicyInputs, noise: NDArray[np.floating[Any]]) -> Samples:
+    """:func:`policies.network.sample`, compiled, on the CPU."""
+    with tf.device("/CPU:0"):
+        samples: Samples = _compiled_sample(weights, inputs, tf.constant(noise))
+    return samples
+
+
+def update(
+    state: LearnerState,
+    inputs: PolicyInputs,
+    choices: NDArray[np.int32],
+    coefficients: NDArray[np.floating[Any]],
+    num_sampled: int,
+    hyperparameters: Hyperparameters,
+) -> tuple[LearnerState, Update]:
+    """Takes one step of gradient descent on the loss, compiled, on the CPU.
+
+    Args:
+        state: Before the step.
+        inputs: Of the problem.
+        choices: As :func:`loss_and_gradient`.
+        coefficients: As :func:`loss_and_gradient`.
+        num_sampled: As :func:`loss_and_gradient`.
+        hyperparameters: Of this step.
+
+    Returns:
+        The state after the step, and what the step did.
+    """
+    dtype = state.count.dtype
+    with tf.device("/CPU:0"):
+        result: tuple[LearnerState, Update] = _compiled_update(
+            state,
+            inputs,
+            tf.constant(choices, tf.int32),
+            tf.constant(coefficients, dtype),
+            num_sampled,
+            Hyperparameters(*(tf.constant(value, dtype) for value in hyperparameters)),
+        )
+    return result

@@ -1,0 +1,50 @@
+"""What training logs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One row of the training curve; ``docs/training.md`` explains each column."""
+
+    step: int
+    evaluations: int
+    best_step_time_seconds: float
+    mean_step_time_seconds: float
+    mean_reward: float
+    baseline: float
+    policy_loss: float
+    entropy_bonus: float
+    gradient_norm: float
+    num_feasible: int
+    num_distinct: int
+    num_skipped_updates: int
+    wall_seconds: float
+    evaluation_seconds: float
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Metrics))
+
+WALL_CLOCK_COLUMNS = ("wall_seconds", "evaluation_seconds")
+"""The columns that differ from run to run; all others are the same for the same seed."""
+
+
+def to_array(rows: Sequence[Metrics]) -> NDArray[np.float64]:
+    """Rows as an array, ``[num_rows, num_columns]``."""
+    return np.array([dataclasses.astuple(row) for row in rows], float).reshape(-1, len(COLUMNS))
+
+
+def from_array(array: NDArray[np.float64]) -> list[Metrics]:
+    """The inverse of :func:`to_array`; counts are whole numbers again."""
+    types = [int if field.type == "int" else float for field in dataclasses.fields(Metrics)]
+    return [
+        Metrics(*(kind(value) for kind, value in zip(types, row, strict=True)))
+        for row in array.tolist()
+    ]

@@ -1,0 +1,355 @@
+"""REINFORCE over placements: Mirhoseini et al. (2017, arXiv 1706.04972), section 3, on one page.
+
+:meth:`Trainer.step` is the algorithm and reads from top to bottom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import VectorPlacementEnv
+from envs.features import group_adjacency, group_features
+from envs.rewards import SqrtReward
+from placer.errors import FormatError, InfeasibleError, UsageError
+from placer.problem import Problem, Progress, SearchResult
+from policies import checkpoint, learner, losses, metrics, network
+from policies.config import COLOCRL, MODERN, TrainingConfig
+from policies.elites import Elites
+from policies.learner import Hyperparameters, LearnerState
+from policies.metrics import Metrics
+from policies.prior import prior_logits
+
+
+class Trainer:
+    """Trains a policy on a problem, a batch at a time, until a budget of evaluations is spent.
+
+    Args:
+        problem: The problem.
+        config: How to train.
+        evaluations: The budget. The last batch is smaller if need be.
+        seed: All randomness comes from it.
+        start: Choices to start from, ``[num_groups]``: the first that are evaluated, and where
+            the policy begins if the config has a prior.
+
+    Raises:
+        UsageError: A budget below 1, a negative seed, or a start that may not be.
+        InfeasibleError: Some op group may go nowhere.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: TrainingConfig = MODERN,
+        *,
+        evaluations: int,
+        seed: int,
+        start: NDArray[np.int32] | None = None,
+    ) -> None:
+        if evaluations < 1:
+            raise UsageError(f"evaluations is {evaluations}; expected at least 1")
+        if seed < 0:
+            raise UsageError(f"seed is {seed}; expected a whole number >= 0")
+        self.problem, self.config, self.seed = problem, config, seed
+        self.start = None if start is None else _check_start(start, problem)
+        self.reward = SqrtReward(problem.reference_seconds, config.failing_reward)
+        self.env = VectorPlacementEnv(problem, config.batch_size, reward=self.reward)
+        self.inputs = network.PolicyInputs(
+            features=group_features(problem),
+            adjacency=group_adjacency(problem),
+            prior_logits=prior_logits(problem.allowed, self.start, config.prior_deviations),
+            allowed=problem.allowed,
+        )
+        weights_seed, sampling_seed = np.random.SeedSequence(seed).spawn(2)
+        rng = np.random.default_rng(weights_seed)
+        self.state = LearnerState.fresh(network.init_weights(rng, self.inputs, config.hidden))
+        self.rng = np.random.default_rng(sampling_seed)
+        self.baseline = config.failing_reward
+        self.elites = Elites(max(config.num_elites, 1), problem.num_groups)
+        self.best_so_far = np.full(evaluations, np.inf)  # [evaluations]
+        self.evaluations = 0
+        self.num_skipped_updates = 0
+        self.infeasible_because = ""
+        self.rows: list[Metrics] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.evaluations == len(self.best_so_far)
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> SearchResult:
+        """Steps until the budget is spent; returns :meth:`result`."""
+        while not self.done:
+            self.step()
+            if on_progress is not None:
+                on_progress(self.progress())
+        return self.result()
+
+    def step(self) -> Metrics:
+        """Samples a batch, evaluates it, subtracts the baseline, takes the step, logs.
+
+        Raises:
+            UsageError: The budget is spent.
+        """
+        if self.done:
+            raise UsageError(f"the budget of {self.evaluations} evaluations is spent")
+        config, began = self.config, time.perf_counter()
+
+        # sample a batch; what exceeds the budget is neither evaluated nor learned from
+        sampled = self._sample()  # [batch_size, num_groups]
+        if self.start is not None and not self.rows:
+            sampled[0] = self.start
+        num_rows = min(config.batch_size, len(self.best_so_far) - self.evaluations)
+        choices = sampled[:num_rows]
+
+        # evaluate it
+        asked = time.perf_counter()
+        rewards, seconds = self._evaluate(choices)  # [num_rows], [num_rows]
+        evaluation_seconds = time.perf_counter() - asked
+        feasible = np.isfinite(seconds)
+        self.elites.add(choices, seconds)
+        self._count(seconds)
+
+        # subtract the baseline
+        if config.baseline == "moving_average":
+            baseline = self.baseline  # of earlier batches only
+            advantages = rewards - baseline
+            self.baseline = losses.moving_average(baseline, rewards, config.baseline_decay)
+        else:
+            baseline = float(rewards.mean())
+            advantages = losses.normalised_advantages(rewards)
+        if config.feasible_only_after is not None and len(self.rows) >= config.feasible_only_after:
+            advantages = np.where(feasible, advantages, 0.0)
+
+        # take the step, on the very choices that were evaluated and on the best so far
+        coefficients = np.zeros(config.batch_size + config.num_elites)
+        coefficients[:num_rows] = advantages / num_rows
+        elites = np.zeros((config.num_elites, self.problem.num_groups), np.int32)
+        if config.num_elites and len(self.elites):
+            elites[: len(self.elites)] = self.elites.choices
+            coefficients[config.batch_size :][: len(self.elites)] = config.elite_advantage / len(
+                self.elites
+            )
+        self.state, update = learner.update(
+            self.state,
+            self.inputs,
+            np.concatenate([sampled, elites]),
+            coefficients,
+            config.batch_size,
+            Hyperparameters(config.learning_rate, config.gradient_clip, self._entropy_coef()),
+        )
+        self.num_skipped_updates += bool(update.skipped)
+
+        # log
+        before = self.rows[-1] if self.rows else None
+        row = Metrics(
+            step=len(self.rows) + 1,
+            evaluations=self.evaluations,
+            best_step_time_seconds=float(self.best_so_far[self.evaluations - 1]),
+            mean_step_time_seconds=float(seconds[feasible].mean()) if feasible.any() else np.nan,
+            mean_reward=float(rewards.mean()),
+            baseline=baseline,
+            policy_loss=float(update.policy_loss),
+            entropy_bonus=float(update.entropy_bonus),
+            gradient_norm=float(update.gradient_norm),
+            num_feasible=int(feasible.sum()),
+            num_distinct=len(np.unique(choices, axis=0)),
+            num_skipped_updates=self.num_skipped_updates,
+            wall_seconds=(before.wall_seconds if before else 0.0) + time.perf_counter() - began,
+            evaluation_seconds=(before.evaluation_seconds if before else 0.0) + evaluation_seconds,
+        )
+        self.rows.append(row)
+        return row
+
+    def progress(self) -> Progress:
+        """Where the training stands after its last step."""
+        last = self.rows[-1]
+        return Progress(
+            evaluations=last.evaluations,
+            best_seconds=last.best_step_time_seconds,
+            mean_seconds=last.mean_step_time_seconds,
+            choices=self.elites.choices[0] if len(self.elites) else None,
+        )
+
+    def result(self) -> SearchResult:
+        """The best placement that was evaluated.
+
+        Raises:
+            InfeasibleError: None was feasible.
+        """
+        if not len(self.elites):
+            raise InfeasibleError(
+                f"none of {self.evaluations} sampled placements was feasible; "
+                f"the last was not because {self.infeasible_because}"
+            )
+        return SearchResult(
+            method=self.config.method,
+            choices=self.elites.choices[0],
+            step_time_seconds=float(self.elites.step_time_seconds[0]),
+            evaluations=self.evaluations,
+            seconds=self.rows[-1].wall_seconds,
+            best_so_far=self.best_so_far[: self.evaluations],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint, ``.npz``, from which :meth:`restore` goes on bit for bit.
+
+        Raises:
+            PlacerError: The file cannot be written.
+        """
+        arrays = {
+            **self.state.to_arrays(),
+            "elite_choices": self.elites.choices,
+            "elite_step_time_seconds": self.elites.step_time_seconds,
+            "best_so_far": self.best_so_far,
+            "rows": metrics.to_array(self.rows),
+        }
+        if self.start is not None:
+            arrays["start"] = self.start
+        facts = {
+            "problem": _identity(self.problem),
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "evaluations": self.evaluations,
+            "baseline": self.baseline,
+            "num_skipped_updates": self.num_skipped_updates,
+            "infeasible_because": self.infeasible_because,
+            "rng": self.rng.bit_generator.state,
+        }
+        checkpoint.save(path, arrays, facts)
+
+    @classmethod
+    def restore(cls, path: str | os.PathLike[str], problem: Problem) -> Trainer:
+        """A trainer that goes on where the one that wrote a checkpoint stood.
+
+        Raises:
+            FormatError: The file is missing, no checkpoint, or of another problem.
+        """
+        arrays, facts = checkpoint.load(path)
+        if facts["problem"] != _identity(problem):
+            raise FormatError(
+                f"{path}: made for {_describe(facts['problem'])}; "
+                f"the problem is {_describe(_identity(problem))}"
+            )
+        trainer = cls(
+            problem,
+            TrainingConfig(**facts["config"]),
+            evaluations=len(arrays["best_so_far"]),
+            seed=facts["seed"],
+            start=arrays.get("start"),
+        )
+        trainer.state = LearnerState.from_arrays(arrays)
+        trainer.elites.choices = arrays["elite_choices"]
+        trainer.elites.step_time_seconds = arrays["elite_step_time_seconds"]
+        trainer.best_so_far = arrays["best_so_far"]
+        trainer.rows = metrics.from_array(arrays["rows"])
+        trainer.evaluations = facts["evaluations"]
+        trainer.baseline = facts["baseline"]
+        trainer.num_skipped_updates = facts["num_skipped_updates"]
+        trainer.infeasible_because = facts["infeasible_because"]
+        trainer.rng.bit_generator.state = facts["rng"]
+        return trainer
+
+    def _sample(self) -> NDArray[np.int32]:
+        """Choices from the policy, ``[batch_size, num_groups]``."""
+        shape = self.problem.num_groups, self.config.batch_size, self.problem.num_devices
+        noise = self.rng.gumbel(size=shape).astype(np.float32)
+        return np.array(learner.sample(self.state.weights, self.inputs, noise).choices)
+
+    def _evaluate(
+        self, choices: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rewards and step times, ``[num_rows]`` each."""
+        if len(choices) != self.env.num_envs:  # the last batch
+            self.env = VectorPlacementEnv(self.problem, len(choices), reward=self.reward)
+        self.env.reset()
+        _, rewards, _, _, infos = self.env.step(choices.astype(np.int64))
+        reasons = [reason for reason in infos["infeasible_because"] if reason is not None]
+        self.infeasible_because = reasons[-1] if reasons else self.infeasible_because
+        return rewards, infos["step_time_seconds"]
+
+    def _count(self, seconds: NDArray[np.float64]) -> None:
+        """Enters step times ``[num_rows]`` into the curve of the best so far."""
+        best = self.best_so_far[self.evaluations - 1] if self.evaluations else np.inf
+        now = slice(self.evaluations, self.evaluations + len(seconds))
+        self.best_so_far[now] = np.minimum(np.minimum.accumulate(seconds), best)
+        self.evaluations += len(seconds)
+
+    def _entropy_coef(self) -> float:
+        spent = self.evaluations / len(self.best_so_far)
+        return (1 - spent) * self.config.entropy_coef + spent * self.config.final_entropy_coef
+
+
+def _identity(problem: Problem) -> dict[str, Any]:
+    """What a checkpoint must agree on with the problem that it is restored for."""
+    return {
+        "graph": problem.graph.fingerprint,
+        "cluster": problem.cluster.fingerprint,
+        "num_groups": problem.num_groups,
+        "group_of_op": hashlib.sha256(problem.groups.group_of_op.tobytes()).hexdigest(),
+        "order": problem.order,
+    }
+
+
+def _describe(identity: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {str(value)[:15]}" for key, value in identity.items())
+
+
+def _check_start(start: NDArray[np.int32], problem: Problem) -> NDArray[np.int32]:
+    placed = np.asarray(start)
+    problem.expand(placed)  # raises for another shape or an unknown device
+    if placed.ndim != 1:
+        raise UsageError(f"start has shape {placed.shape}; expected ({problem.num_groups},)")
+    for group in np.flatnonzero(~problem.allowed[np.arange(problem.num_groups), placed]):
+        device = problem.cluster.device_names[placed[group]]
+        raise UsageError(
+            f"start puts op group {problem.groups.names[group]!r} on {device}, where it may not go"
+        )
+    return placed.astype(np.int32)
+
+
+def search(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    config: TrainingConfig = MODERN,
+) -> SearchResult:
+    """Searches by training a policy; a :class:`placer.problem.Search`.
+
+    Args:
+        problem: The problem.
+        evaluations: The budget; `start` is evaluated within it.
+        seed: All randomness comes from it.
+        start: Choices to start from, ``[num_groups]``.
+        on_progress: Called after each batch.
+        config: How to train.
+
+    Raises:
+        UsageError: As :class:`Trainer`.
+        InfeasibleError: No feasible placement was found.
+    """
+    trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
+    return trainer.run(on_progress)
+
+
+def search_colocrl(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """:func:`search` as in the paper, from nothing: `start` is ignored."""
+    return search(
+        problem, evaluations=evaluations, seed=seed, on_progress=on_progress, config=COLOCRL
+    )
