@@ -27,9 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FEASIBLE, WRONG_KIND, SPLIT_COLOCATION, TOO_MUCH_MEMORY = range(4)
 
-# indices into Scratch.counts
-EVENTS, TRANSFERS, TOUCHED = range(3)
-
 
 class Tables(NamedTuple):
     """What graph, cluster and order say; never written to.
@@ -68,7 +65,7 @@ class Scratch(NamedTuple):
     A buffer is a tensor at home (its index) or a received copy (``num_tensors`` + transfer).
     """
 
-    counts: Ints  # [3] events in the heap, transfers so far, devices touched at this instant
+    num_transfers: Ints  # [1]
     missing: Ints  # [num_ops] inputs not yet there
     start_ns: Floats  # [num_ops]
     finish_ns: Floats  # [num_ops]
@@ -77,9 +74,9 @@ class Scratch(NamedTuple):
     queue: Ints  # [num_ops] ready ops, a segment per device; ranks in a heap for priority
     queue_head: Ints  # [num_devices]
     queue_tail: Ints  # [num_devices]
-    queue_fresh: Ints  # [num_devices] fifo: where the ops made ready at this instant begin
-    unsorted: Bools  # [num_devices] fifo: these are out of order
     idle_slots: Ints  # [num_devices]
+    newly_ready: Ints  # [num_ops] ops that got their last input at this instant
+    starting: Ints  # [num_edges] transfers that start at this instant
     touched: Ints  # [num_devices] devices with something new at this instant
     is_touched: Bools  # [num_devices]
     transfer_op: Ints  # [num_edges] producer
@@ -105,12 +102,13 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
     num_edges = len(tables.edge_consumer)
     max_slots = int(np.diff(tables.output_offsets).max()) + 1
     sizes = {
-        "counts": 3,
+        "num_transfers": 1,
+        "starting": num_edges,
         "channel_last": num_channels,
         "latest_transfer": max_slots * num_devices,
         "users": len(tables.tensor_bytes) + num_edges,
     }
-    sizes |= dict.fromkeys(("missing", "start_ns", "finish_ns", "queue"), num_ops)
+    sizes |= dict.fromkeys(("missing", "start_ns", "finish_ns", "queue", "newly_ready"), num_ops)
     sizes |= dict.fromkeys(("event_ns", "event_id"), num_ops + num_edges)
     floats = ("start_ns", "finish_ns", "event_ns", "memory", "peak")
     arrays = {}
@@ -120,7 +118,7 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
         if name in floats or (per_edge and name.endswith("_ns")):
             arrays[name] = np.zeros(size, np.float64)
         else:
-            arrays[name] = np.zeros(size, bool if name in ("unsorted", "is_touched") else np.int32)
+            arrays[name] = np.zeros(size, bool if name == "is_touched" else np.int32)
     return Scratch(**arrays)
 
 
@@ -137,254 +135,87 @@ def _jit(**options: Any) -> Callable[[F], F]:
 
 
 @_jit(forceinline=True)
-def _push_event(s: Scratch, ns: float, event: int) -> None:
-    child = s.counts[EVENTS]
-    s.counts[EVENTS] = child + 1
+def _push_event(event_ns: Floats, event_id: Ints, size: int, ns: float, event: int) -> None:
+    """Adds an event to a heap of `size` events."""
+    child = size
     while child > 0:
         parent = (child - 1) >> 1
-        parent_ns = s.event_ns[parent]
-        if parent_ns < ns or (parent_ns == ns and s.event_id[parent] < event):
+        parent_ns = event_ns[parent]
+        if parent_ns < ns or (parent_ns == ns and event_id[parent] < event):
             break
-        s.event_ns[child] = parent_ns
-        s.event_id[child] = s.event_id[parent]
+        event_ns[child] = parent_ns
+        event_id[child] = event_id[parent]
         child = parent
-    s.event_ns[child] = ns
-    s.event_id[child] = event
+    event_ns[child] = ns
+    event_id[child] = event
 
 
 @_jit(forceinline=True)
-def _pop_event(s: Scratch) -> int:
-    """Removes the first event and returns its id."""
-    first = s.event_id[0]
-    size = s.counts[EVENTS] - 1
-    s.counts[EVENTS] = size
-    ns, event = s.event_ns[size], s.event_id[size]
+def _pop_event(event_ns: Floats, event_id: Ints, size: int) -> int:
+    """Removes the first event of a heap of `size` events and returns its id."""
+    first = event_id[0]
+    size -= 1
+    ns, event = event_ns[size], event_id[size]
     hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        child_ns = s.event_ns[child]
+    child = 1
+    while child < size:
+        child_ns = event_ns[child]
         right = child + 1
         if right < size:
-            right_ns = s.event_ns[right]
-            if right_ns < child_ns or (
-                right_ns == child_ns and s.event_id[right] < s.event_id[child]
-            ):
+            right_ns = event_ns[right]
+            if right_ns < child_ns or (right_ns == child_ns and event_id[right] < event_id[child]):
                 child, child_ns = right, right_ns
-        if ns < child_ns or (ns == child_ns and event < s.event_id[child]):
+        if ns < child_ns or (ns == child_ns and event < event_id[child]):
             break
-        s.event_ns[hole] = child_ns
-        s.event_id[hole] = s.event_id[child]
+        event_ns[hole] = child_ns
+        event_id[hole] = event_id[child]
         hole = child
-    s.event_ns[hole] = ns
-    s.event_id[hole] = event
+        child = 2 * hole + 1
+    event_ns[hole] = ns
+    event_id[hole] = event
     return first
 
 
 @_jit(forceinline=True)
-def _touch(s: Scratch, device: int) -> None:
-    if not s.is_touched[device]:
-        s.is_touched[device] = True
-        s.touched[s.counts[TOUCHED]] = device
-        s.counts[TOUCHED] += 1
-
-
-@_jit(forceinline=True)
-def _make_ready(t: Tables, s: Scratch, op: int, device: int) -> None:
-    """Queues an op that has all its inputs."""
-    _touch(s, device)
-    tail = s.queue_tail[device]
-    s.queue_tail[device] = tail + 1
-    if len(t.rank_of_op) == 0:
-        if tail > s.queue_fresh[device] and s.queue[tail - 1] > op:
-            s.unsorted[device] = True
-        s.queue[tail] = op
-        return
-    head = s.queue_head[device]
-    rank = t.rank_of_op[op]
-    child = tail - head
+def _push_rank(queue: Ints, head: int, size: int, rank: int) -> None:
+    """Adds a rank to a heap of `size` ranks that begins at ``queue[head]``."""
+    child = size
     while child > 0:
         parent = (child - 1) >> 1
-        if s.queue[head + parent] < rank:
+        if queue[head + parent] < rank:
             break
-        s.queue[head + child] = s.queue[head + parent]
+        queue[head + child] = queue[head + parent]
         child = parent
-    s.queue[head + child] = rank
+    queue[head + child] = rank
 
 
 @_jit(forceinline=True)
-def _next_ready(t: Tables, s: Scratch, device: int) -> int:
-    """Removes the op that comes first among the ready ones of a device."""
-    head = s.queue_head[device]
-    first = s.queue[head]
-    if len(t.op_of_rank) == 0:
-        s.queue_head[device] = head + 1
-        return first
-    size = s.queue_tail[device] - 1 - head
-    s.queue_tail[device] = head + size
-    rank = s.queue[head + size]
+def _pop_rank(queue: Ints, head: int, size: int) -> int:
+    """Removes the least of a heap of `size` ranks that begins at ``queue[head]``."""
+    first = queue[head]
+    size -= 1
+    rank = queue[head + size]
     hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        if child + 1 < size and s.queue[head + child + 1] < s.queue[head + child]:
+    child = 1
+    while child < size:
+        if child + 1 < size and queue[head + child + 1] < queue[head + child]:
             child += 1
-        if rank < s.queue[head + child]:
+        if rank < queue[head + child]:
             break
-        s.queue[head + hole] = s.queue[head + child]
+        queue[head + hole] = queue[head + child]
         hole = child
-    s.queue[head + hole] = rank
-    return t.op_of_rank[first]
+        child = 2 * hole + 1
+    queue[head + hole] = rank
+    return first
 
 
-@_jit(forceinline=True)
-def _release(s: Scratch, buffer: int, num_bytes: float, device: int) -> None:
-    """Frees a buffer if this was its last user."""
-    s.users[buffer] -= 1
-    if s.users[buffer] == 0:
-        s.memory[device] -= num_bytes
-
-
-@_jit(forceinline=True)
-def _start_ops(t: Tables, s: Scratch, device: int, now: float) -> None:
-    """Starts ready ops on the free slots of a device: what ends an instant there."""
-    fifo = len(t.op_of_rank) == 0
-    if fifo and s.unsorted[device]:
-        s.queue[s.queue_fresh[device] : s.queue_tail[device]].sort()
-        s.unsorted[device] = False
-    while s.idle_slots[device] > 0 and s.queue_head[device] < s.queue_tail[device]:
-        op = _next_ready(t, s, device)
-        s.idle_slots[device] -= 1
-        s.memory[device] += t.start_bytes[op]
-        finish = now + t.duration_ns[op, device]
-        s.start_ns[op] = now
-        s.finish_ns[op] = finish
-        _push_event(s, finish, op)
-    s.queue_fresh[device] = s.queue_tail[device]
-    s.peak[device] = max(s.peak[device], s.memory[device])
-
-
-@_jit(forceinline=True)
-def _start_transfer(t: Tables, s: Scratch, placement: Ints, transfer: int, now: float) -> None:
-    op, slot = s.transfer_op[transfer], s.transfer_slot[transfer]
-    source, target = placement[op], s.transfer_target[transfer]
-    tensor = t.output_offsets[op] + slot
-    num_bytes = 0.0
-    if tensor < t.output_offsets[op + 1]:
-        num_bytes = t.tensor_bytes[tensor]
-    seconds = t.latency_seconds[source, target] + num_bytes / t.bandwidth[source, target]
-    finish = now + max(1.0, np.rint(seconds * 1e9))
-    s.transfer_start_ns[transfer] = now
-    s.transfer_finish_ns[transfer] = finish
-    s.memory[target] += num_bytes
-    _touch(s, target)
-    _push_event(s, finish, len(t.num_inputs) + transfer)
-
-
-@_jit(forceinline=True)
-def _new_transfer(t: Tables, s: Scratch, placement: Ints, op: int, edge: int, now: float) -> int:
-    """Puts a tensor on its channel to the device of the edge's consumer."""
-    transfer = s.counts[TRANSFERS]
-    s.counts[TRANSFERS] = transfer + 1
-    source, target = placement[op], placement[t.edge_consumer[edge]]
-    s.transfer_op[transfer] = op
-    s.transfer_slot[transfer] = t.edge_slot[edge]
-    s.transfer_target[transfer] = target
-    s.transfer_first[transfer] = edge
-    s.users[len(t.tensor_bytes) + transfer] = 0
-    channel = t.channel_ids[source, target]
-    waits = False
-    if channel >= 0:
-        last = s.channel_last[channel]
-        s.channel_last[channel] = transfer
-        if last >= 0:
-            s.transfer_next[last] = transfer
-            waits = True
-    if not waits:
-        _start_transfer(t, s, placement, transfer, now)
-    return transfer
-
-
-@_jit(forceinline=True)
-def _finish_transfer(t: Tables, s: Scratch, placement: Ints, transfer: int, now: float) -> None:
-    op, target = s.transfer_op[transfer], s.transfer_target[transfer]
-    source = placement[op]
-    tensor = t.output_offsets[op] + s.transfer_slot[transfer]
-    if tensor < t.output_offsets[op + 1]:
-        _release(s, tensor, t.tensor_bytes[tensor], source)
-    edge = s.transfer_first[transfer]
-    while edge >= 0:
-        consumer = t.edge_consumer[edge]
-        s.missing[consumer] -= 1
-        if s.missing[consumer] == 0:
-            _make_ready(t, s, consumer, target)
-        edge = s.edge_next[edge]
-    channel = t.channel_ids[source, target]
-    if channel >= 0:
-        if s.channel_last[channel] == transfer:
-            s.channel_last[channel] = -1
-        else:
-            _start_transfer(t, s, placement, s.transfer_next[transfer], now)
-
-
-@_jit(forceinline=True)
-def _finish_op(t: Tables, s: Scratch, placement: Ints, op: int, now: float) -> None:
-    device = placement[op]
-    num_devices = len(t.slots)
-    num_tensors = len(t.tensor_bytes)
-    first_tensor, end_tensor = t.output_offsets[op], t.output_offsets[op + 1]
-    num_ports = end_tensor - first_tensor
-    s.idle_slots[device] += 1
-    _touch(s, device)
-    s.memory[device] -= t.temporary_bytes[op]
-    for i in range(t.input_offsets[op], t.input_offsets[op + 1]):
-        buffer = s.edge_buffer[t.input_edges[i]]
-        tensor = buffer
-        if buffer >= num_tensors:
-            transfer = buffer - num_tensors
-            tensor = t.output_offsets[s.transfer_op[transfer]] + s.transfer_slot[transfer]
-        _release(s, buffer, t.tensor_bytes[tensor], device)
-    for tensor in range(first_tensor, end_tensor):
-        s.users[tensor] = 1  # the op itself, until its users are counted
-    transfers_before = s.counts[TRANSFERS]
-    for edge in range(t.edge_offsets[op], t.edge_offsets[op + 1]):
-        consumer, slot = t.edge_consumer[edge], t.edge_slot[edge]
-        target = placement[consumer]
-        buffer = first_tensor + slot
-        if target == device:
-            s.missing[consumer] -= 1
-            if s.missing[consumer] == 0:
-                _make_ready(t, s, consumer, target)
-        else:
-            transfer = s.latest_transfer[slot * num_devices + target]
-            if transfer < transfers_before:  # of another op: the first consumer on this device
-                transfer = _new_transfer(t, s, placement, op, edge, now)
-                s.latest_transfer[slot * num_devices + target] = transfer
-                if slot < num_ports:
-                    s.users[buffer] += 1
-            else:
-                s.edge_next[s.transfer_last[transfer]] = edge
-            s.transfer_last[transfer] = edge
-            s.edge_next[edge] = -1
-            buffer = num_tensors + transfer
-        if slot < num_ports:
-            s.users[buffer] += 1
-            s.edge_buffer[edge] = buffer
-    for tensor in range(first_tensor, end_tensor):
-        _release(s, tensor, t.tensor_bytes[tensor], device)
-
-
-@_jit(forceinline=True)
+@_jit()
 def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
     num_ops, num_devices = t.duration_ns.shape
-    s.counts[:] = 0
     s.channel_last[:] = -1
     s.latest_transfer[:] = -1
     s.is_touched[:] = False
-    s.unsorted[:] = False
     s.memory[:] = 0.0
     s.idle_slots[:] = t.slots
     s.queue_tail[:] = 0
@@ -398,7 +229,6 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
         num_here = s.queue_tail[device]
         s.queue_head[device] = first
         s.queue_tail[device] = first
-        s.queue_fresh[device] = first
         first += num_here
         s.peak[device] = s.memory[device]
 
@@ -407,30 +237,208 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
 def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     """Runs one placement ``[num_ops]``; the schedule is in the scratch afterwards.
 
+    One function on local names: passing this many arrays on costs more than the work itself.
+
     Returns:
         The step time in nanoseconds.
     """
-    num_ops = len(t.num_inputs)
     _reset(t, s, placement)
-    for op in range(num_ops):
-        if t.num_inputs[op] == 0:
-            _make_ready(t, s, op, placement[op])
+    edge_offsets, edge_consumer, edge_slot = t.edge_offsets, t.edge_consumer, t.edge_slot
+    input_offsets, input_edges, num_inputs = t.input_offsets, t.input_edges, t.num_inputs
+    output_offsets, tensor_bytes = t.output_offsets, t.tensor_bytes
+    temporary_bytes, start_bytes, duration_ns = t.temporary_bytes, t.start_bytes, t.duration_ns
+    bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids
+    op_of_rank, rank_of_op = t.op_of_rank, t.rank_of_op
+    missing, start_ns, finish_ns, newly_ready = s.missing, s.start_ns, s.finish_ns, s.newly_ready
+    event_ns, event_id = s.event_ns, s.event_id
+    queue, queue_head, queue_tail = s.queue, s.queue_head, s.queue_tail
+    idle_slots, touched, is_touched = s.idle_slots, s.touched, s.is_touched
+    transfer_op, transfer_slot, transfer_target = s.transfer_op, s.transfer_slot, s.transfer_target
+    transfer_start_ns, transfer_finish_ns = s.transfer_start_ns, s.transfer_finish_ns
+    transfer_first, transfer_last = s.transfer_first, s.transfer_last
+    transfer_next, channel_last, starting = s.transfer_next, s.channel_last, s.starting
+    edge_next, edge_buffer, users = s.edge_next, s.edge_buffer, s.users
+    latest_transfer, memory, peak = s.latest_transfer, s.memory, s.peak
+    num_ops, num_devices = duration_ns.shape
+    num_tensors = len(tensor_bytes)
+    is_fifo = len(op_of_rank) == 0
+
     now = 0.0
+    num_events = num_transfers = num_starting = num_touched = num_newly_ready = 0
+    for op in range(num_ops):
+        if num_inputs[op] == 0:
+            newly_ready[num_newly_ready] = op
+            num_newly_ready += 1
+    is_sorted = True  # the newly ready ops, by index
+
     while True:
-        for i in range(s.counts[TOUCHED]):
-            device = s.touched[i]
-            s.is_touched[device] = False
-            _start_ops(t, s, device, now)
-        s.counts[TOUCHED] = 0
-        if s.counts[EVENTS] == 0:
-            return now
-        now = s.event_ns[0]
-        while s.counts[EVENTS] > 0 and s.event_ns[0] == now:
-            event = _pop_event(s)
-            if event < num_ops:
-                _finish_op(t, s, placement, event, now)
+        # transfer starts
+        for i in range(num_starting):
+            transfer = starting[i]
+            op, target = transfer_op[transfer], transfer_target[transfer]
+            source = placement[op]
+            tensor = output_offsets[op] + transfer_slot[transfer]
+            num_bytes = tensor_bytes[tensor] if tensor < output_offsets[op + 1] else 0.0
+            seconds = latency_seconds[source, target] + num_bytes / bandwidth[source, target]
+            finish = now + max(1.0, np.rint(seconds * 1e9))
+            transfer_start_ns[transfer] = now
+            transfer_finish_ns[transfer] = finish
+            _push_event(event_ns, event_id, num_events, finish, num_ops + transfer)
+            num_events += 1
+            memory[target] += num_bytes
+            if not is_touched[target]:
+                is_touched[target] = True
+                touched[num_touched] = target
+                num_touched += 1
+        num_starting = 0
+
+        # newly ready ops queue on their devices
+        if is_fifo and not is_sorted:
+            newly_ready[:num_newly_ready].sort()
+        for i in range(num_newly_ready):
+            op = newly_ready[i]
+            device = placement[op]
+            if is_fifo:
+                queue[queue_tail[device]] = op
             else:
-                _finish_transfer(t, s, placement, event - num_ops, now)
+                head = queue_head[device]
+                _push_rank(queue, head, queue_tail[device] - head, rank_of_op[op])
+            queue_tail[device] += 1
+            if not is_touched[device]:
+                is_touched[device] = True
+                touched[num_touched] = device
+                num_touched += 1
+        num_newly_ready = 0
+        is_sorted = True
+
+        # op starts; then no more happens at this instant
+        for i in range(num_touched):
+            device = touched[i]
+            is_touched[device] = False
+            while idle_slots[device] > 0 and queue_head[device] < queue_tail[device]:
+                head = queue_head[device]
+                if is_fifo:
+                    op = queue[head]
+                    queue_head[device] = head + 1
+                else:
+                    op = op_of_rank[_pop_rank(queue, head, queue_tail[device] - head)]
+                    queue_tail[device] -= 1
+                finish = now + duration_ns[op, device]
+                start_ns[op] = now
+                finish_ns[op] = finish
+                _push_event(event_ns, event_id, num_events, finish, op)
+                num_events += 1
+                idle_slots[device] -= 1
+                memory[device] += start_bytes[op]
+            peak[device] = max(peak[device], memory[device])
+        num_touched = 0
+
+        # completions of the next instant
+        if num_events == 0:
+            s.num_transfers[0] = num_transfers
+            return now
+        now = event_ns[0]
+        while num_events > 0 and event_ns[0] == now:
+            event = _pop_event(event_ns, event_id, num_events)
+            num_events -= 1
+            if event >= num_ops:
+                transfer = event - num_ops
+                op = transfer_op[transfer]
+                device = placement[op]
+                tensor = output_offsets[op] + transfer_slot[transfer]
+                if tensor < output_offsets[op + 1]:
+                    users[tensor] -= 1
+                    if users[tensor] == 0:
+                        memory[device] -= tensor_bytes[tensor]
+                edge = transfer_first[transfer]
+                while edge >= 0:
+                    consumer = edge_consumer[edge]
+                    missing[consumer] -= 1
+                    if missing[consumer] == 0:
+                        if num_newly_ready > 0 and newly_ready[num_newly_ready - 1] > consumer:
+                            is_sorted = False
+                        newly_ready[num_newly_ready] = consumer
+                        num_newly_ready += 1
+                    edge = edge_next[edge]
+                channel = channel_ids[device, transfer_target[transfer]]
+                if channel >= 0:
+                    if channel_last[channel] == transfer:
+                        channel_last[channel] = -1
+                    else:
+                        starting[num_starting] = transfer_next[transfer]
+                        num_starting += 1
+                continue
+
+            op = event
+            device = placement[op]
+            idle_slots[device] += 1
+            if not is_touched[device]:
+                is_touched[device] = True
+                touched[num_touched] = device
+                num_touched += 1
+            # what it used is free if it was the last user
+            memory[device] -= temporary_bytes[op]
+            for i in range(input_offsets[op], input_offsets[op + 1]):
+                buffer = edge_buffer[input_edges[i]]
+                users[buffer] -= 1
+                if users[buffer] == 0:
+                    tensor = buffer
+                    if buffer >= num_tensors:
+                        transfer = buffer - num_tensors
+                        tensor = output_offsets[transfer_op[transfer]] + transfer_slot[transfer]
+                    memory[device] -= tensor_bytes[tensor]
+            # what it made goes to its consumers
+            first_tensor, end_tensor = output_offsets[op], output_offsets[op + 1]
+            for tensor in range(first_tensor, end_tensor):
+                users[tensor] = 0
+            transfers_before = num_transfers
+            for edge in range(edge_offsets[op], edge_offsets[op + 1]):
+                consumer, slot = edge_consumer[edge], edge_slot[edge]
+                target = placement[consumer]
+                buffer = first_tensor + slot
+                is_data = buffer < end_tensor
+                if target == device:
+                    missing[consumer] -= 1
+                    if missing[consumer] == 0:
+                        if num_newly_ready > 0 and newly_ready[num_newly_ready - 1] > consumer:
+                            is_sorted = False
+                        newly_ready[num_newly_ready] = consumer
+                        num_newly_ready += 1
+                else:
+                    latest = slot * num_devices + target
+                    transfer = latest_transfer[latest]
+                    if transfer >= transfers_before:
+                        edge_next[transfer_last[transfer]] = edge
+                    else:  # of another op, so this is the first consumer there
+                        transfer = num_transfers
+                        num_transfers += 1
+                        latest_transfer[latest] = transfer
+                        transfer_op[transfer] = op
+                        transfer_slot[transfer] = slot
+                        transfer_target[transfer] = target
+                        transfer_first[transfer] = edge
+                        users[num_tensors + transfer] = 0
+                        if is_data:
+                            users[buffer] += 1
+                        channel = channel_ids[device, target]
+                        ahead = -1
+                        if channel >= 0:
+                            ahead = channel_last[channel]
+                            channel_last[channel] = transfer
+                        if ahead >= 0:
+                            transfer_next[ahead] = transfer
+                        else:
+                            starting[num_starting] = transfer
+                            num_starting += 1
+                    transfer_last[transfer] = edge
+                    edge_next[edge] = -1
+                    buffer = num_tensors + transfer
+                if is_data:
+                    users[buffer] += 1
+                    edge_buffer[edge] = buffer
+            for tensor in range(first_tensor, end_tensor):
+                if users[tensor] == 0:  # nobody needs it
+                    memory[device] -= tensor_bytes[tensor]
 
 
 @_jit()

@@ -187,9 +187,7 @@ class Simulator:
         self, scratch: Scratch, devices: NDArray[np.int32]
     ) -> tuple[tuple[ScheduledTransfer, ...], float]:
         """The transfers by start, then as they entered their channels; and their bytes."""
-        from placer import _kernels
-
-        count = scratch.counts[_kernels.TRANSFERS]
+        count = scratch.num_transfers[0]
         by_start = np.argsort(scratch.transfer_start_ns[:count], kind="stable")
         ops, slots = scratch.transfer_op[by_start], scratch.transfer_slot[by_start]
         tensors = self.graph.output_offsets[ops] + slots
