@@ -89,7 +89,10 @@ class SequentialPlacementEnv(gym.Env[NDArray[np.float32], np.int64]):
     - v0: Initial version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "render_fps": 1,  # check_env wants one
+    }
 
     def __init__(
         self,

@@ -1,0 +1,98 @@
+"""The native vector environment is the single one, many times, in one evaluation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from envs import PlacementEnv, VectorPlacementEnv
+from placer.errors import UsageError
+from placer.problem import Problem
+
+
+def test_equals_single_envs(problem: Problem) -> None:
+    """Step for step it returns what Gymnasium's own batching of single environments returns."""
+    native = VectorPlacementEnv(problem, num_envs=5)
+    slow = SyncVectorEnv(
+        [lambda: PlacementEnv(problem)] * 5, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    assert native.observation_space == slow.observation_space
+    assert native.action_space == slow.action_space
+    assert native.metadata["autoreset_mode"] == slow.metadata["autoreset_mode"]
+    native.action_space.seed(0)
+    np.testing.assert_array_equal(native.reset(seed=0)[0], slow.reset(seed=0)[0])
+    feasible = []
+    for _ in range(20):
+        actions = native.action_space.sample()
+        actions[:3, 0] = 0  # the CPU, which alone can run the first op
+        *arrays, infos = native.step(actions)
+        *slow_arrays, slow_infos = slow.step(actions)
+        for array, slow_array in zip(arrays, slow_arrays, strict=True):
+            np.testing.assert_array_equal(array, slow_array)
+            assert array.dtype == slow_array.dtype
+        for key, value in slow_infos.pop("final_info").items():
+            np.testing.assert_array_equal(infos["final_info"][key], value)
+        for key, value in slow_infos.items():
+            np.testing.assert_array_equal(np.stack(infos[key]), np.stack(value))
+        feasible += infos["feasible"].tolist()
+    assert 0 < np.mean(feasible) < 1
+
+
+def test_one_step_is_one_evaluation(problem: Problem) -> None:
+    """A step hands all placements to the evaluator in one batch."""
+    batches = []
+
+    class Counting:
+        def evaluate(self, placements):
+            batches.append(placements.shape)
+            return problem.evaluator.evaluate(placements)
+
+    env = VectorPlacementEnv(replace(problem, evaluator=Counting()), num_envs=7)
+    env.reset()
+    env.step(np.zeros((7, problem.num_groups), int))
+    assert batches == [(7, problem.graph.num_ops)]
+
+
+def test_make_vec(problem: Problem) -> None:
+    """``gym.make_vec`` gives the native one without being asked, and sync batching on request."""
+    env = gym.make_vec("placer/Placement-v0", num_envs=3, problem=problem)
+    assert isinstance(env, VectorPlacementEnv)
+    assert env.num_envs == 3
+    named = gym.make_vec(
+        "envs:placer/Placement-v0",
+        num_envs=2,
+        vectorization_mode="vector_entry_point",
+        graph=problem.graph,
+        cluster="cpu-gpu",
+    )
+    assert named.observation_space.shape[0] == 2
+    sync = gym.make_vec("placer/SequentialPlacement-v0", num_envs=2, problem=problem)
+    assert isinstance(sync, SyncVectorEnv)
+    _, infos = sync.reset()
+    assert infos["action_mask"].shape == (2, problem.num_devices)
+
+
+def test_wrappers_of_gymnasium_work(problem: Problem) -> None:
+    """Gymnasium's vector wrappers take it as they take any other."""
+    env = gym.wrappers.vector.RecordEpisodeStatistics(VectorPlacementEnv(problem, num_envs=2))
+    env.reset()
+    actions = np.zeros((2, problem.num_groups), int)
+    _, rewards, *_, infos = env.step(actions)
+    np.testing.assert_array_equal(infos["episode"]["r"], rewards)
+    np.testing.assert_array_equal(infos["episode"]["l"], [1, 1])
+
+
+def test_wrong_shapes(problem: Problem) -> None:
+    """A batch of another shape is an error that names the expected one."""
+    env = VectorPlacementEnv(problem, num_envs=2)
+    with pytest.raises(UsageError, match=re.escape("shape (3, 6); expected (2, 6)")):
+        env.step(np.zeros((3, 6), int))
+    with pytest.raises(UsageError, match=re.escape("shape (6,); expected (2, 6)")):
+        env.step(np.zeros(6, int))
+    with pytest.raises(UsageError, match="num_envs is 0; expected at least 1"):
+        VectorPlacementEnv(problem, num_envs=0)
