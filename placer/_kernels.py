@@ -14,127 +14,40 @@ end of an instant.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int32]
+from placer._tables import (
+    FEASIBLE,
+    SPLIT_COLOCATION,
+    TOO_MUCH_MEMORY,
+    WRONG_KIND,
+    Floats,
+    Ints,
+    Results,
+    Scratch,
+    Tables,
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-FEASIBLE, WRONG_KIND, SPLIT_COLOCATION, TOO_MUCH_MEMORY = range(4)
 
-
-class Tables(NamedTuple):
-    """What graph, cluster and order say; never written to.
-
-    An edge is a (producer, slot, consumer) without repetition; the slot is the output port, or the
-    number of ports for a control edge. Edges are sorted by producer, consumer, slot: the first
-    edge of each transfer then comes in the order in which the transfers enter their channels.
-    """
-
-    edge_offsets: Ints  # [num_ops + 1] first edge from each op
-    edge_consumer: Ints  # [num_edges]
-    edge_slot: Ints  # [num_edges]
-    input_offsets: Ints  # [num_ops + 1] into input_edges
-    input_edges: Ints  # [num_data_edges] edges that bring each op a tensor
-    num_inputs: Ints  # [num_ops] edges into each op, control edges included
-    output_offsets: Ints  # [num_ops + 1] into tensor_bytes
-    tensor_bytes: Floats  # [num_tensors]
-    parameter_bytes: Floats  # [num_ops]
-    temporary_bytes: Floats  # [num_ops]
-    start_bytes: Floats  # [num_ops] taken at the start: temporary and all outputs
-    duration_ns: Floats  # [num_ops, num_devices]
-    bandwidth: Floats  # [num_devices, num_devices]
-    latency_seconds: Floats  # [num_devices, num_devices]
-    channel_ids: Ints  # [num_devices, num_devices] -1: none
-    slots: Ints  # [num_devices]
-    memory_bytes: Floats  # [num_devices]
-    allowed: Bools  # [num_ops, num_devices]
-    colocated_with: Ints  # [num_ops] first op of its colocation group, or itself
-    op_of_rank: Ints  # [num_ops] ops by priority, then index; empty for fifo
-    rank_of_op: Ints  # [num_ops] the inverse; empty for fifo
-
-
-class Scratch(NamedTuple):
-    """Working memory of one simulation at a time; holds its schedule afterwards.
-
-    A buffer is a tensor at home (its index) or a received copy (``num_tensors`` + transfer).
-    """
-
-    num_transfers: Ints  # [1]
-    missing: Ints  # [num_ops] inputs not yet there
-    start_ns: Floats  # [num_ops]
-    finish_ns: Floats  # [num_ops]
-    event_ns: Floats  # [num_ops + num_edges] heap
-    event_id: Ints  # [num_ops + num_edges] heap
-    queue: Ints  # [num_ops] ready ops, a segment per device; ranks in a heap for priority
-    queue_head: Ints  # [num_devices]
-    queue_tail: Ints  # [num_devices]
-    idle_slots: Ints  # [num_devices]
-    newly_ready: Ints  # [num_ops] ops that got their last input at this instant
-    starting: Ints  # [num_edges] transfers that start at this instant
-    touched: Ints  # [num_devices] devices with something new at this instant
-    is_touched: Bools  # [num_devices]
-    transfer_op: Ints  # [num_edges] producer
-    transfer_slot: Ints  # [num_edges]
-    transfer_target: Ints  # [num_edges]
-    transfer_start_ns: Floats  # [num_edges]
-    transfer_finish_ns: Floats  # [num_edges]
-    transfer_first: Ints  # [num_edges] first edge that it serves
-    transfer_last: Ints  # [num_edges] last edge so far
-    transfer_next: Ints  # [num_edges] the one behind it on its channel
-    channel_last: Ints  # [num_channels] last transfer on the channel, or -1 if it is idle
-    edge_next: Ints  # [num_edges] next edge of the same transfer, or -1
-    edge_buffer: Ints  # [num_edges] where its consumer finds the tensor
-    latest_transfer: Ints  # [max_slots * num_devices] of each slot of an op to each device
-    users: Ints  # [num_tensors + num_edges] who still needs each buffer
-    memory: Floats  # [num_devices] bytes in use
-    peak: Floats  # [num_devices]
-
-
-def new_scratch(tables: Tables, num_channels: int) -> Scratch:
-    """Working memory for simulations with these tables."""
-    num_ops, num_devices = tables.duration_ns.shape
-    num_edges = len(tables.edge_consumer)
-    max_slots = int(np.diff(tables.output_offsets).max()) + 1
-    sizes = {
-        "num_transfers": 1,
-        "starting": num_edges,
-        "channel_last": num_channels,
-        "latest_transfer": max_slots * num_devices,
-        "users": len(tables.tensor_bytes) + num_edges,
-    }
-    sizes |= dict.fromkeys(("missing", "start_ns", "finish_ns", "queue", "newly_ready"), num_ops)
-    sizes |= dict.fromkeys(("event_ns", "event_id"), num_ops + num_edges)
-    floats = ("start_ns", "finish_ns", "event_ns", "memory", "peak")
-    arrays = {}
-    for name in Scratch._fields:
-        per_edge = name.startswith(("transfer_", "edge_"))
-        size = sizes.get(name, num_edges if per_edge else num_devices)
-        if name in floats or (per_edge and name.endswith("_ns")):
-            arrays[name] = np.zeros(size, np.float64)
-        else:
-            arrays[name] = np.zeros(size, bool if name == "is_touched" else np.int32)
-    return Scratch(**arrays)
-
-
-def _jit(**options: Any) -> Callable[[F], F]:
+def _jit(function: F, **options: Any) -> F:
     """numba.njit that caches where it can and works where it cannot."""
-
-    def decorate(function: F) -> F:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)  # type: ignore[no-any-return]
-        except RuntimeError:  # numba found no directory that it may write its cache to
-            return numba.njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
-
-    return decorate
+    try:
+        return numba.njit(nogil=True, cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # numba found no directory that it may write its cache to
+        return numba.njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
 
 
-@_jit(forceinline=True)
+def _helper(function: F) -> F:
+    """A function that only compiled code calls: half of the compile time would be for Python."""
+    return _jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@_helper
 def _push_event(event_ns: Floats, event_id: Ints, size: int, ns: float, event: int) -> None:
     """Adds an event to a heap of `size` events."""
     child = size
@@ -150,10 +63,10 @@ def _push_event(event_ns: Floats, event_id: Ints, size: int, ns: float, event: i
     event_id[child] = event
 
 
-@_jit(forceinline=True)
+@_helper
 def _pop_event(event_ns: Floats, event_id: Ints, size: int) -> int:
     """Removes the first event of a heap of `size` events and returns its id."""
-    first = event_id[0]
+    first: int = event_id[0]
     size -= 1
     ns, event = event_ns[size], event_id[size]
     hole = 0
@@ -176,9 +89,9 @@ def _pop_event(event_ns: Floats, event_id: Ints, size: int) -> int:
     return first
 
 
-@_jit(forceinline=True)
-def _push_rank(queue: Ints, head: int, size: int, rank: int) -> None:
-    """Adds a rank to a heap of `size` ranks that begins at ``queue[head]``."""
+@_helper
+def _push_least(queue: Ints, head: int, size: int, rank: int) -> None:
+    """Adds a number to a heap of `size` numbers that begins at ``queue[head]``."""
     child = size
     while child > 0:
         parent = (child - 1) >> 1
@@ -189,10 +102,10 @@ def _push_rank(queue: Ints, head: int, size: int, rank: int) -> None:
     queue[head + child] = rank
 
 
-@_jit(forceinline=True)
-def _pop_rank(queue: Ints, head: int, size: int) -> int:
-    """Removes the least of a heap of `size` ranks that begins at ``queue[head]``."""
-    first = queue[head]
+@_helper
+def _pop_least(queue: Ints, head: int, size: int) -> int:
+    """Removes the least of a heap of `size` numbers that begins at ``queue[head]``."""
+    first: int = queue[head]
     size -= 1
     rank = queue[head + size]
     hole = 0
@@ -209,16 +122,15 @@ def _pop_rank(queue: Ints, head: int, size: int) -> int:
     return first
 
 
-@_jit()
+@_helper
 def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
     num_ops, num_devices = t.duration_ns.shape
-    s.channel_last[:] = -1
-    s.latest_transfer[:] = -1
-    s.is_touched[:] = False
-    s.memory[:] = 0.0
-    s.idle_slots[:] = t.slots
-    s.queue_tail[:] = 0
+    s.channel_last.fill(-1)
+    s.latest_transfer.fill(-1)
+    s.is_touched.fill(False)
+    s.memory.fill(0.0)
+    s.queue_tail.fill(0)
     for op in range(num_ops):
         device = placement[op]
         s.missing[op] = t.num_inputs[op]
@@ -230,11 +142,12 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
         s.queue_head[device] = first
         s.queue_tail[device] = first
         first += num_here
+        s.idle_slots[device] = t.slots[device]
         s.peak[device] = s.memory[device]
 
 
-@_jit()
-def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
+@_helper
+def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     """Runs one placement ``[num_ops]``; the schedule is in the scratch afterwards.
 
     One function on local names: passing this many arrays on costs more than the work itself.
@@ -293,16 +206,20 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
         num_starting = 0
 
         # newly ready ops queue on their devices
-        if is_fifo and not is_sorted:
-            newly_ready[:num_newly_ready].sort()
+        needs_sort = is_fifo and not is_sorted
+        if needs_sort:  # a heap, as a sort of numpy's takes seconds to compile
+            for i in range(num_newly_ready):
+                _push_least(newly_ready, 0, i, newly_ready[i])
         for i in range(num_newly_ready):
             op = newly_ready[i]
+            if needs_sort:
+                op = _pop_least(newly_ready, 0, num_newly_ready - i)
             device = placement[op]
             if is_fifo:
                 queue[queue_tail[device]] = op
             else:
                 head = queue_head[device]
-                _push_rank(queue, head, queue_tail[device] - head, rank_of_op[op])
+                _push_least(queue, head, queue_tail[device] - head, rank_of_op[op])
             queue_tail[device] += 1
             if not is_touched[device]:
                 is_touched[device] = True
@@ -321,7 +238,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                     op = queue[head]
                     queue_head[device] = head + 1
                 else:
-                    op = op_of_rank[_pop_rank(queue, head, queue_tail[device] - head)]
+                    op = op_of_rank[_pop_least(queue, head, queue_tail[device] - head)]
                     queue_tail[device] -= 1
                 finish = now + duration_ns[op, device]
                 start_ns[op] = now
@@ -441,8 +358,8 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                     memory[device] -= tensor_bytes[tensor]
 
 
-@_jit()
-def find_broken_constraint(t: Tables, placement: Ints) -> tuple[int, int]:
+@_helper
+def _find_broken_constraint(t: Tables, placement: Ints) -> tuple[int, int]:
     """The first op that is on a device of a wrong kind or off its colocation group.
 
     Returns:
@@ -456,38 +373,27 @@ def find_broken_constraint(t: Tables, placement: Ints) -> tuple[int, int]:
     return FEASIBLE, 0
 
 
-@_jit()
-def simulate_rows(
-    t: Tables,
-    s: Scratch,
-    placements: Ints,
-    step_ns: Floats,
-    status: Ints,
-    op_at_fault: Ints,
-    peaks: Floats,
-) -> None:
-    """Runs each row of placements ``[batch, num_ops]`` that breaks no constraint.
+@_jit
+def simulate_rows(t: Tables, s: Scratch, placements: Ints, results: Results) -> None:
+    """Runs each row of placements ``[batch, num_ops]``; the last one's schedule is in the scratch.
 
     Args:
         t: The tables.
         s: Working memory.
         placements: Device of each op, ``[batch, num_ops]``.
-        step_ns: Gets the step times, ``[batch]``.
-        status: Gets ``FEASIBLE`` or what is broken, ``[batch]``.
-        op_at_fault: Gets the op that breaks a constraint, ``[batch]``.
-        peaks: Gets the peak memory, ``[batch, num_devices]``.
+        results: Gets the results.
     """
+    step_ns, status, op_at_fault, peaks = results
     for row in range(len(placements)):
-        status[row], op_at_fault[row] = find_broken_constraint(t, placements[row])
-        if status[row] != FEASIBLE:
-            continue
-        step_ns[row] = simulate(t, s, placements[row])
-        peaks[row] = s.peak
-        if (s.peak > t.memory_bytes).any():
-            status[row] = TOO_MUCH_MEMORY
+        status[row], op_at_fault[row] = _find_broken_constraint(t, placements[row])
+        step_ns[row] = _simulate(t, s, placements[row])
+        for device in range(len(s.peak)):
+            peaks[row, device] = s.peak[device]
+            if status[row] == FEASIBLE and s.peak[device] > t.memory_bytes[device]:
+                status[row] = TOO_MUCH_MEMORY
 
 
-@_jit()
+@_jit
 def longest_remaining_path(t: Tables, topological_order: Ints, work: Floats) -> Floats:
     """Most work from each op to the end, the op included and transfers not, ``[num_ops]``."""
     longest = work.copy()

@@ -6,13 +6,21 @@ The semantics are in ``docs/simulator.md``; the compiled engine is in ``placer._
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from placer._tables import (
+    FEASIBLE,
+    SPLIT_COLOCATION,
+    WRONG_KIND,
+    Results,
+    Scratch,
+    build_tables,
+    new_scratch,
+)
 from placer.cluster import Cluster
-from placer.costs import allowed_devices, op_seconds
 from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
 from placer.placement import (
@@ -25,9 +33,6 @@ from placer.placement import (
     check_placements,
     check_priorities,
 )
-
-if TYPE_CHECKING:
-    from placer._kernels import Scratch, Tables
 
 _NS = 1e9  # nanoseconds per second
 _OPS_WORTH_A_THREAD = 20_000  # below, starting threads takes longer than simulating
@@ -74,7 +79,7 @@ class Simulator:
         self.order: Order = order
         self.priorities = None if priorities is None else check_priorities(priorities, graph)
         self.num_threads = num_threads
-        self._tables = _build_tables(graph, cluster, order, self.priorities)
+        self._tables = build_tables(graph, cluster, order, self.priorities)
         self._idle_scratches: list[Scratch] = []
 
     def __reduce__(self) -> tuple[Any, ...]:  # working memory stays behind
@@ -106,17 +111,11 @@ class Simulator:
                 f"placements have shape {rows.shape}; expected (batch, {self.graph.num_ops})"
             )
         batch = len(rows)
-        step_ns = np.full(batch, np.inf)
-        status = np.zeros(batch, np.int32)
-        op_at_fault = np.zeros(batch, np.int32)
-        peaks = np.zeros((batch, self.cluster.num_devices))
-        results = (step_ns, status, op_at_fault, peaks)
+        results = Results.empty(batch, self.cluster.num_devices)
 
         def simulate(first: int, end: int) -> None:
             scratch = self._take_scratch()
-            _kernels.simulate_rows(
-                self._tables, scratch, rows[first:end], *(array[first:end] for array in results)
-            )
+            _kernels.simulate_rows(self._tables, scratch, rows[first:end], results.rows(first, end))
             self._idle_scratches.append(scratch)
 
         num_threads = min(self.num_threads, batch, 1 + rows.size // _OPS_WORTH_A_THREAD)
@@ -128,13 +127,13 @@ class Simulator:
         else:
             simulate(0, batch)
 
-        feasible = status == _kernels.FEASIBLE
+        feasible = results.status == FEASIBLE
         return Evaluations(
-            np.where(feasible, step_ns / _NS, np.inf),
+            np.where(feasible, results.step_ns / _NS, np.inf),
             feasible,
             tuple(
-                None if feasible[i] else self._reason(status[i], op_at_fault[i], rows[i], peaks[i])
-                for i in range(batch)
+                None if fits else self._reason(rows[i], results, i)
+                for i, fits in enumerate(feasible.tolist())
             ),
         )
 
@@ -148,22 +147,18 @@ class Simulator:
 
         devices = self._check_one(placement)
         scratch = self._take_scratch()
-        step_ns = _kernels.simulate(self._tables, scratch, devices)
-        status, op = _kernels.find_broken_constraint(self._tables, devices)
-        if status == _kernels.FEASIBLE and (scratch.peak > self._tables.memory_bytes).any():
-            status = _kernels.TOO_MUCH_MEMORY
-        feasible = status == _kernels.FEASIBLE
+        results = Results.empty(1, self.cluster.num_devices)
+        _kernels.simulate_rows(self._tables, scratch, devices[None], results)
+        feasible = bool(results.status[0] == FEASIBLE)
         names = self.cluster.device_names
         busy_ns = np.bincount(
             devices, scratch.finish_ns - scratch.start_ns, minlength=self.cluster.num_devices
         )
         transfers, transfer_bytes = self._scheduled_transfers(scratch, devices)
         schedule = Schedule(
-            step_time_seconds=step_ns / _NS,
+            step_time_seconds=float(results.step_ns[0] / _NS),
             feasible=feasible,
-            infeasible_because=None
-            if feasible
-            else self._reason(status, op, devices, scratch.peak),
+            infeasible_because=None if feasible else self._reason(devices, results, 0),
             ops=tuple(
                 ScheduledOp(name, names[device], start, finish)
                 for name, device, start, finish in zip(
@@ -247,28 +242,23 @@ class Simulator:
             raise PlacementError("placement has other priorities than this simulator")
 
     def _take_scratch(self) -> Scratch:
-        from placer import _kernels
-
         try:
             return self._idle_scratches.pop()
         except IndexError:
-            return _kernels.new_scratch(self._tables, len(self.cluster.channel_names))
+            return new_scratch(self._tables, len(self.cluster.channel_names))
 
-    def _reason(
-        self, status: int, op: int, devices: NDArray[np.int32], peak: NDArray[np.float64]
-    ) -> str:
-        """Why a placement is infeasible."""
-        from placer import _kernels
-
+    def _reason(self, devices: NDArray[np.int32], results: Results, row: int) -> str:
+        """Why the placement in a row of the results is infeasible."""
         graph, names = self.graph, self.cluster.device_names
+        status, op = results.status[row], results.op_at_fault[row]
         where = f"op {graph.op_names[op]!r} is on {names[devices[op]]}"
-        if status == _kernels.WRONG_KIND:
+        if status == WRONG_KIND:
             kinds = graph.device_kinds[op] or ()
             return (
                 f"{where}, of kind {self.cluster.devices[devices[op]].kind!r}; "
                 f"it can run on {' or '.join(map(repr, kinds))}"
             )
-        if status == _kernels.SPLIT_COLOCATION:
+        if status == SPLIT_COLOCATION:
             first = self._tables.colocated_with[op]
             group = graph.colocation_names[graph.colocation_group[op]]
             return (
@@ -279,7 +269,7 @@ class Simulator:
             f"{device.name} needs {_format_bytes(need)} bytes of memory, has "
             f"{_format_bytes(device.memory_bytes)}: "
             f"{_format_bytes(need - device.memory_bytes)} too many"
-            for device, need in zip(self.cluster.devices, peak.tolist(), strict=True)
+            for device, need in zip(self.cluster.devices, results.peaks[row].tolist(), strict=True)
             if need > device.memory_bytes
         )
 
@@ -292,75 +282,6 @@ def _rebuild(
     num_threads: int,
 ) -> Simulator:
     return Simulator(graph, cluster, order=order, priorities=priorities, num_threads=num_threads)
-
-
-def _build_tables(
-    graph: OpGraph,
-    cluster: Cluster,
-    order: Order,
-    priorities: NDArray[np.float64] | None,
-) -> Tables:
-    """What the compiled code needs to know, as flat writable arrays."""
-    from placer import _kernels
-
-    producers, consumers, tensors = graph.edges
-    num_ports = np.diff(graph.output_offsets)
-    slots = np.where(tensors < 0, num_ports[producers], tensors - graph.output_offsets[producers])
-    # each edge once, by producer, consumer, slot: as the transfers of an op enter their channels
-    edges = np.unique(np.column_stack([producers, consumers, slots]), axis=0).reshape(-1, 3)
-    producers, consumers, slots = edges.astype(np.int32).T
-    data_edges = np.flatnonzero(slots < num_ports[producers])
-    data_edges = data_edges[np.argsort(consumers[data_edges], kind="stable")]
-    output_bytes = np.bincount(graph.tensor_producer, graph.tensor_bytes, minlength=graph.num_ops)
-    duration_ns = np.maximum(1.0, np.rint(op_seconds(graph, cluster) * _NS))
-    tables = _kernels.Tables(
-        edge_offsets=_offsets(producers, graph.num_ops),
-        edge_consumer=consumers.copy(),
-        edge_slot=slots.copy(),
-        input_offsets=_offsets(consumers[data_edges], graph.num_ops),
-        input_edges=data_edges.astype(np.int32),
-        num_inputs=np.bincount(consumers, minlength=graph.num_ops).astype(np.int32),
-        output_offsets=graph.output_offsets.copy(),
-        tensor_bytes=graph.tensor_bytes.copy(),
-        parameter_bytes=graph.parameter_bytes.copy(),
-        temporary_bytes=graph.temporary_bytes.copy(),
-        start_bytes=graph.temporary_bytes + output_bytes,
-        duration_ns=duration_ns,
-        bandwidth=cluster.bandwidth.copy(),
-        latency_seconds=cluster.latency_seconds.copy(),
-        channel_ids=cluster.channel_ids.copy(),
-        slots=np.array([device.slots for device in cluster.devices], np.int32),
-        memory_bytes=np.array([device.memory_bytes for device in cluster.devices], np.float64),
-        allowed=allowed_devices(graph, cluster),
-        colocated_with=_first_of_group(graph.colocation_group),
-        op_of_rank=np.empty(0, np.int32),
-        rank_of_op=np.empty(0, np.int32),
-    )
-    if order == "fifo":
-        return tables
-    if priorities is None:
-        # the sum over devices orders ops as the mean does, and is a whole number
-        priorities = _kernels.longest_remaining_path(
-            tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
-        )
-    op_of_rank = np.argsort(-priorities, kind="stable").astype(np.int32)
-    rank_of_op = np.empty_like(op_of_rank)
-    rank_of_op[op_of_rank] = np.arange(graph.num_ops)
-    return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
-
-
-def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:
-    """Where each owner's entries begin in a sorted list of owners, and the end."""
-    return np.searchsorted(sorted_owners, np.arange(num_owners + 1)).astype(np.int32)
-
-
-def _first_of_group(group: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The first op of each op's colocation group, or the op itself without one, ``[num_ops]``."""
-    result = np.arange(len(group), dtype=np.int32)
-    grouped = np.flatnonzero(group >= 0)
-    _, first, index = np.unique(group[grouped], return_index=True, return_inverse=True)
-    result[grouped] = grouped[first[index]]
-    return result
 
 
 def _writable(array: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -1,0 +1,225 @@
+"""Flat arrays that the simulator's compiled code works on.
+
+Numbers are kept as the compiled code wants them: int32 indices, float64 times in whole
+nanoseconds, float64 bytes. Ops keep the user's numbers, so comparing two is the tie rule.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.cluster import Cluster
+from placer.costs import allowed_devices, op_seconds
+from placer.graph import OpGraph
+from placer.placement import Order
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+FEASIBLE, WRONG_KIND, SPLIT_COLOCATION, TOO_MUCH_MEMORY = range(4)
+
+
+class Tables(NamedTuple):
+    """What graph, cluster and order say; never written to.
+
+    An edge is a (producer, slot, consumer) without repetition; the slot is the output port, or the
+    number of ports for a control edge. Edges are sorted by producer, consumer, slot: the first
+    edge of each transfer then comes in the order in which the transfers enter their channels.
+    """
+
+    edge_offsets: Ints  # [num_ops + 1] first edge from each op
+    edge_consumer: Ints  # [num_edges]
+    edge_slot: Ints  # [num_edges]
+    input_offsets: Ints  # [num_ops + 1] into input_edges
+    input_edges: Ints  # [num_data_edges] edges that bring each op a tensor
+    num_inputs: Ints  # [num_ops] edges into each op, control edges included
+    output_offsets: Ints  # [num_ops + 1] into tensor_bytes
+    tensor_bytes: Floats  # [num_tensors]
+    parameter_bytes: Floats  # [num_ops]
+    temporary_bytes: Floats  # [num_ops]
+    start_bytes: Floats  # [num_ops] taken at the start: temporary and all outputs
+    duration_ns: Floats  # [num_ops, num_devices]
+    bandwidth: Floats  # [num_devices, num_devices]
+    latency_seconds: Floats  # [num_devices, num_devices]
+    channel_ids: Ints  # [num_devices, num_devices] -1: none
+    slots: Ints  # [num_devices]
+    memory_bytes: Floats  # [num_devices]
+    allowed: Bools  # [num_ops, num_devices]
+    colocated_with: Ints  # [num_ops] first op of its colocation group, or itself
+    op_of_rank: Ints  # [num_ops] ops by priority, then index; empty for fifo
+    rank_of_op: Ints  # [num_ops] the inverse; empty for fifo
+
+
+class Scratch(NamedTuple):
+    """Working memory of one simulation at a time; holds its schedule afterwards.
+
+    A buffer is a tensor at home (its index) or a received copy (``num_tensors`` + transfer).
+    """
+
+    num_transfers: Ints  # [1]
+    missing: Ints  # [num_ops] inputs not yet there
+    start_ns: Floats  # [num_ops]
+    finish_ns: Floats  # [num_ops]
+    event_ns: Floats  # [num_ops + num_edges] heap
+    event_id: Ints  # [num_ops + num_edges] heap
+    queue: Ints  # [num_ops] ready ops, a segment per device; ranks in a heap for priority
+    queue_head: Ints  # [num_devices]
+    queue_tail: Ints  # [num_devices]
+    idle_slots: Ints  # [num_devices]
+    newly_ready: Ints  # [num_ops] ops that got their last input at this instant
+    starting: Ints  # [num_edges] transfers that start at this instant
+    touched: Ints  # [num_devices] devices with something new at this instant
+    is_touched: Bools  # [num_devices]
+    transfer_op: Ints  # [num_edges] producer
+    transfer_slot: Ints  # [num_edges]
+    transfer_target: Ints  # [num_edges]
+    transfer_start_ns: Floats  # [num_edges]
+    transfer_finish_ns: Floats  # [num_edges]
+    transfer_first: Ints  # [num_edges] first edge that it serves
+    transfer_last: Ints  # [num_edges] last edge so far
+    transfer_next: Ints  # [num_edges] the one behind it on its channel
+    channel_last: Ints  # [num_channels] last transfer on the channel, or -1 if it is idle
+    edge_next: Ints  # [num_edges] next edge of the same transfer, or -1
+    edge_buffer: Ints  # [num_edges] where its consumer finds the tensor
+    latest_transfer: Ints  # [max_slots * num_devices] of each slot of an op to each device
+    users: Ints  # [num_tensors + num_edges] who still needs each buffer
+    memory: Floats  # [num_devices] bytes in use
+    peak: Floats  # [num_devices]
+
+
+def new_scratch(tables: Tables, num_channels: int) -> Scratch:
+    """Working memory for simulations with these tables."""
+    num_ops, num_devices = tables.duration_ns.shape
+    num_edges = len(tables.edge_consumer)
+    max_slots = int(np.diff(tables.output_offsets).max()) + 1
+
+    def ints(size: int) -> Ints:
+        return np.zeros(size, np.int32)
+
+    return Scratch(
+        num_transfers=ints(1),
+        missing=ints(num_ops),
+        start_ns=np.zeros(num_ops),
+        finish_ns=np.zeros(num_ops),
+        event_ns=np.zeros(num_ops + num_edges),
+        event_id=ints(num_ops + num_edges),
+        queue=ints(num_ops),
+        queue_head=ints(num_devices),
+        queue_tail=ints(num_devices),
+        newly_ready=ints(num_ops),
+        idle_slots=ints(num_devices),
+        starting=ints(num_edges),
+        touched=ints(num_devices),
+        is_touched=np.zeros(num_devices, bool),
+        transfer_op=ints(num_edges),
+        transfer_slot=ints(num_edges),
+        transfer_target=ints(num_edges),
+        transfer_start_ns=np.zeros(num_edges),
+        transfer_finish_ns=np.zeros(num_edges),
+        transfer_first=ints(num_edges),
+        transfer_last=ints(num_edges),
+        transfer_next=ints(num_edges),
+        channel_last=ints(num_channels),
+        edge_next=ints(num_edges),
+        edge_buffer=ints(num_edges),
+        latest_transfer=ints(max_slots * num_devices),
+        users=ints(len(tables.tensor_bytes) + num_edges),
+        memory=np.zeros(num_devices),
+        peak=np.zeros(num_devices),
+    )
+
+
+class Results(NamedTuple):
+    """What simulating a batch of placements gave."""
+
+    step_ns: Floats  # [batch] step times, feasible or not
+    status: Ints  # [batch] FEASIBLE or what is broken
+    op_at_fault: Ints  # [batch] the op that breaks a constraint
+    peaks: Floats  # [batch, num_devices] most bytes in use at once
+
+    @classmethod
+    def empty(cls, batch: int, num_devices: int) -> Results:
+        """Room for the results of a batch."""
+        return cls(
+            np.zeros(batch),
+            np.zeros(batch, np.int32),
+            np.zeros(batch, np.int32),
+            np.zeros((batch, num_devices)),
+        )
+
+    def rows(self, first: int, end: int) -> Results:
+        """A view of some rows."""
+        return Results._make(array[first:end] for array in self)
+
+
+def build_tables(
+    graph: OpGraph,
+    cluster: Cluster,
+    order: Order,
+    priorities: NDArray[np.float64] | None,
+) -> Tables:
+    """What the compiled code needs to know, as flat writable arrays."""
+    producers, consumers, tensors = graph.edges
+    num_ports = np.diff(graph.output_offsets)
+    slots = np.where(tensors < 0, num_ports[producers], tensors - graph.output_offsets[producers])
+    # each edge once, by producer, consumer, slot: as the transfers of an op enter their channels
+    edges = np.unique(np.column_stack([producers, consumers, slots]), axis=0).reshape(-1, 3)
+    producers, consumers, slots = edges.astype(np.int32).T
+    data_edges = np.flatnonzero(slots < num_ports[producers])
+    data_edges = data_edges[np.argsort(consumers[data_edges], kind="stable")]
+    output_bytes = np.bincount(graph.tensor_producer, graph.tensor_bytes, minlength=graph.num_ops)
+    duration_ns = np.maximum(1.0, np.rint(op_seconds(graph, cluster) * 1e9))
+    tables = Tables(
+        edge_offsets=_offsets(producers, graph.num_ops),
+        edge_consumer=consumers.copy(),
+        edge_slot=slots.copy(),
+        input_offsets=_offsets(consumers[data_edges], graph.num_ops),
+        input_edges=data_edges.astype(np.int32),
+        num_inputs=np.bincount(consumers, minlength=graph.num_ops).astype(np.int32),
+        output_offsets=graph.output_offsets.copy(),
+        tensor_bytes=graph.tensor_bytes.copy(),
+        parameter_bytes=graph.parameter_bytes.copy(),
+        temporary_bytes=graph.temporary_bytes.copy(),
+        start_bytes=graph.temporary_bytes + output_bytes,
+        duration_ns=duration_ns,
+        bandwidth=cluster.bandwidth.copy(),
+        latency_seconds=cluster.latency_seconds.copy(),
+        channel_ids=cluster.channel_ids.copy(),
+        slots=np.array([min(d.slots, graph.num_ops) for d in cluster.devices], np.int32),
+        memory_bytes=np.array([device.memory_bytes for device in cluster.devices], np.float64),
+        allowed=allowed_devices(graph, cluster),
+        colocated_with=_first_of_group(graph.colocation_group),
+        op_of_rank=np.empty(0, np.int32),
+        rank_of_op=np.empty(0, np.int32),
+    )
+    if order == "fifo":
+        return tables
+    if priorities is None:
+        from placer import _kernels
+
+        # the sum over devices orders ops as the mean does, and is a whole number
+        priorities = _kernels.longest_remaining_path(
+            tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
+        )
+    op_of_rank = np.argsort(-priorities, kind="stable").astype(np.int32)
+    rank_of_op = np.empty_like(op_of_rank)
+    rank_of_op[op_of_rank] = np.arange(graph.num_ops)
+    return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
+
+
+def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:
+    """Where each owner's entries begin in a sorted list of owners, and the end."""
+    return np.searchsorted(sorted_owners, np.arange(num_owners + 1)).astype(np.int32)
+
+
+def _first_of_group(group: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The first op of each op's colocation group, or the op itself without one, ``[num_ops]``."""
+    result = np.arange(len(group), dtype=np.int32)
+    grouped = np.flatnonzero(group >= 0)
+    _, first, index = np.unique(group[grouped], return_index=True, return_inverse=True)
+    result[grouped] = grouped[first[index]]
+    return result
