@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def training_step(
-    loss_of: Callable[..., Any], parameters: Sequence[Any], optimizer: Any
-) -> Any:
+def training_step(loss_of: Callable[..., Any], parameters: Sequence[Any], optimizer: Any) -> Any:
     """Returns forward, loss, backward and optimizer as one ``tf.function``.
 
     Args:
@@ -20,7 +18,6 @@ def training_step(
 
     optimizer.build(parameters)
 
-    @tf.function(autograph=False)
     def train_step(*batch: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = loss_of(*batch)
@@ -28,7 +25,7 @@ def training_step(
         optimizer.apply(gradients, parameters)
         return loss
 
-    return train_step
+    return tf.function(train_step, autograph=False)
 
 
 def classification_loss(labels: Any, logits: Any) -> Any:

@@ -61,7 +61,7 @@ def _block_8() -> list[list[Any]]:
     ]
 
 
-_BLOCKS = [
+_BLOCKS: list[list[list[Any]]] = [
     _block_35(32),
     _block_35(64),
     _block_35(64),
@@ -130,7 +130,11 @@ def build(
     # Keras makes a layer's variables when it is first called.
     tf.function(loss_of, autograph=False).get_concrete_function(images, labels)
     layers = [
-        *(layer for branch in (stem, *(b for row in blocks for b in row)) for layer in branch.layers),
+        *(
+            layer
+            for branch in (stem, *(b for row in blocks for b in row))
+            for layer in branch.layers
+        ),
         head,
     ]
     parameters = [v for layer in layers for v in layer.trainable_variables]

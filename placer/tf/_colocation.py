@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from placer.graph import split_input
+from placer.tf._costs import op_types
 
-_ARITHMETIC = frozenset(
-    (
-        "Abs Add AddV2 Cast Const DivNoNan Exp Identity Maximum Minimum Mul Neg Pow RealDiv "
-        "Reciprocal Rsqrt Select SelectV2 Sign Sqrt Square SquaredDifference Sub ZerosLike"
-    ).split()
+_ARITHMETIC = op_types(
+    "Abs Add AddV2 Cast Const DivNoNan Exp Identity Maximum Minimum Mul Neg Pow RealDiv "
+    "Reciprocal Rsqrt Select SelectV2 Sign Sqrt Square SquaredDifference Sub ZerosLike"
 )
-_READS = frozenset(("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp"))
+_READS = op_types("ReadVariableOp ResourceGather ResourceGatherNd VarIsInitializedOp")
 _OUTSIDE = ""
 
 
-def colocation_groups(nodes: Sequence[Any], resources: Mapping[str, Sequence[str]]) -> list[str | None]:
+def colocation_groups(
+    nodes: Sequence[Any], resources: Mapping[str, Sequence[str]]
+) -> list[str | None]:
     """Groups a variable's handle, its reads and updates, and the arithmetic of its updates.
 
     The runtime moves an op to the device of the resource that it uses, whatever was asked; so
@@ -35,7 +36,7 @@ def colocation_groups(nodes: Sequence[Any], resources: Mapping[str, Sequence[str
         The group of each node: the name of its first handle, or None. ``[num_ops]``
     """
     groups = _Groups()
-    for name, handles in resources.items():
+    for handles in resources.values():
         for handle in handles:
             groups.join(handles[0], handle)
     for node in nodes:
@@ -67,7 +68,7 @@ def _targets(nodes: Sequence[Any], resources: Mapping[str, Sequence[str]]) -> di
     targets: dict[str, set[str]] = {}
     for node in reversed(nodes):
         served: set[str] = set()
-        within: set[str] = set()
+        within: set[str] = set()  # scopes of the updates it serves
         for consumer in consumers[node.name]:
             if _updates(consumer, resources):
                 served |= set(resources[consumer.name])
@@ -77,13 +78,12 @@ def _targets(nodes: Sequence[Any], resources: Mapping[str, Sequence[str]]) -> di
                 within |= scopes[consumer.name]
             else:
                 served.add(_OUTSIDE)
+        arithmetic = node.op in _ARITHMETIC and all(_is_within(node.name, w) for w in within)
+        if arithmetic and served and _OUTSIDE not in served:
+            scopes[node.name] = within
+        elif node.op not in _READS:
+            served.add(_OUTSIDE)
         targets[node.name] = served
-        if node.op in _ARITHMETIC and served and _OUTSIDE not in served:
-            inside = {scope for scope in within if _is_within(node.name, scope)}
-            if inside == within:
-                scopes[node.name] = within
-        if node.name not in scopes and node.op not in _READS:
-            targets[node.name] = served | {_OUTSIDE}
     return targets
 
 
@@ -123,28 +123,24 @@ class _Groups:
         self._parent: dict[str, str] = {}
 
     def root(self, name: str) -> str:
-        parent = self._parent.get(name, name)
-        if parent == name:
-            return name
-        self._parent[name] = root = self.root(parent)
-        return root
+        path = []
+        while self._parent.get(name, name) != name:
+            path.append(name)
+            name = self._parent[name]
+        self._parent.update(dict.fromkeys(path, name))
+        return name
 
     def join(self, one: str, other: str) -> None:
         self._parent[self.root(other)] = self.root(one)
 
-    def names(
-        self, ops: Sequence[str], resources: Mapping[str, Sequence[str]]
-    ) -> list[str | None]:
-        """The group of each op, named after its first handle; None for an op on its own."""
+    def names(self, ops: Sequence[str], resources: Mapping[str, Sequence[str]]) -> list[str | None]:
+        """The group of each op, named after its first handle or op; None for an op on its own."""
         roots = [self.root(_key(op, resources)) for op in ops]
+        sizes = Counter(roots)
         first: dict[str, str] = {}
-        sizes: dict[str, int] = defaultdict(int)
         for op, root in zip(ops, roots, strict=True):
-            sizes[root] += 1
             if resources.get(op):
                 first.setdefault(root, resources[op][0])
-            elif root not in first and op == root:
-                pass
-        return [
-            first.get(root, root) if sizes[root] > 1 else None for root in roots
-        ]
+        for op, root in zip(ops, roots, strict=True):
+            first.setdefault(root, op)
+        return [first[root] if sizes[root] > 1 else None for root in roots]

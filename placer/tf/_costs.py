@@ -7,24 +7,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+
+def op_types(names: str) -> frozenset[str]:
+    """A set of op types from a line of them."""
+    return frozenset(names.split())
+
+
 # Ops that hand on a buffer or a handle, or say what is known before the step: no work on a device.
-NO_WORK = frozenset(
-    (
-        "AssignVariableOp Bitcast Const ControlTrigger EnsureShape ExpandDims Identity IdentityN "
-        "NoOp Placeholder PlaceholderWithDefault PreventGradient Rank ReadVariableOp Reshape Shape "
-        "ShapeN Size Snapshot Squeeze StopGradient VarHandleOp VarIsInitializedOp VariableShape"
-    ).split()
+NO_WORK = op_types(
+    "AssignVariableOp Bitcast Const ControlTrigger EnsureShape ExpandDims Identity IdentityN "
+    "NoOp Placeholder PlaceholderWithDefault PreventGradient Rank ReadVariableOp Reshape Shape "
+    "ShapeN Size Snapshot Squeeze StopGradient VarHandleOp VarIsInitializedOp VariableShape"
 )
 
 # FLOPs per element of the largest tensor, where TensorFlow's own registry has no formula.
 _PER_ELEMENT = {
     **dict.fromkeys(
-        (
+        op_types(
             "Abs AssignAddVariableOp AssignSubVariableOp Ceil DivNoNan Elu Erf Exp Expm1 Floor "
             "FloorDiv FloorMod LeakyRelu LeakyReluGrad LogicalAnd LogicalNot LogicalOr Log1p Max "
             "Min Prod Relu Relu6 Relu6Grad ReluGrad Round Select SelectV2 Sigmoid Sign Sqrt Tanh "
-            "BiasAddV1 All Any Cumsum Sin Cos"
-        ).split(),
+            "All Any Cumsum Sin Cos"
+        ),
         1.0,
     ),
     "SigmoidGrad": 3.0,
@@ -48,14 +52,12 @@ _PER_ELEMENT = {
 }
 
 # Ops that only copy or choose: they do no arithmetic, and that is known.
-_MOVES = frozenset(
-    (
-        "BroadcastTo Cast Concat ConcatV2 ConcatOffset DynamicStitch Fill Gather GatherNd GatherV2 "
-        "InvertPermutation LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range "
-        "ResourceGather ResourceGatherNd ReverseV2 ScatterNd Slice Split SplitV "
-        "StridedSlice StridedSliceGrad Tile Transpose Unpack UnsortedSegmentSum ZerosLike "
-        "BroadcastGradientArgs TensorScatterUpdate ResourceScatterUpdate"
-    ).split()
+_MOVES = op_types(
+    "BroadcastTo Cast Concat ConcatV2 ConcatOffset DynamicStitch Fill Gather GatherNd GatherV2 "
+    "InvertPermutation LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range "
+    "ResourceGather ResourceGatherNd ReverseV2 ScatterNd Slice Split SplitV "
+    "StridedSlice StridedSliceGrad Tile Transpose Unpack UnsortedSegmentSum ZerosLike "
+    "BroadcastGradientArgs TensorScatterUpdate ResourceScatterUpdate"
 )
 
 
@@ -83,17 +85,23 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Cost:
-    """Work of one op; `flops` is None where no formula is known."""
+    """Work of one op.
 
-    flops: float | None
+    Attributes:
+        flops: Floating-point operations.
+        bytes: Bytes read and written.
+        known: Whether there is a formula for all the FLOPs.
+    """
+
+    flops: float
     bytes: float
+    known: bool = True
 
 
 def cost_of(
     node: Any,
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
-    variable_bytes: Sequence[float],
     registry: Callable[[Any], float | None],
 ) -> Cost:
     """The cost of an op that calls no function.
@@ -102,12 +110,12 @@ def cost_of(
         node: Its NodeDef.
         inputs: The tensors it reads.
         outputs: The tensors it makes.
-        variable_bytes: Sizes of the variables that it uses.
         registry: TensorFlow's own FLOPs of a node, None where it has no formula.
     """
     if node.op in NO_WORK:
         return Cost(0.0, 0.0)
-    return Cost(_flops(node, inputs, outputs, registry), _bytes(node, inputs, outputs, variable_bytes))
+    flops = _flops(node, inputs, outputs, registry)
+    return Cost(flops or 0.0, _bytes(node.op, inputs, outputs), flops is not None)
 
 
 def _flops(
@@ -132,30 +140,29 @@ def _flops(
 
 
 def _einsum_flops(equation: str, inputs: Sequence[Tensor]) -> float | None:
-    """One multiplication and addition for each value of all the indices together."""
-    terms = equation.split("->")[0].split(",")
-    if "..." in equation or any(t.shape is None or len(t.shape) != len(s) for t, s in zip(inputs, terms, strict=True)):
-        return None
-    sizes = {i: n for t, s in zip(inputs, terms, strict=True) for i, n in zip(s, t.shape or (), strict=True)}
-    return (2.0 if len(terms) > 1 else 1.0) * math.prod(sizes.values())
+    """One multiplication and one addition for each value of all the indices together."""
+    sizes: dict[str, int] = {}
+    for tensor, term in zip(inputs, equation.split("->")[0].split(","), strict=True):
+        if tensor.shape is None or len(tensor.shape) != len(term) or min(tensor.shape) < 0:
+            return None  # an ellipsis, or an unknown shape
+        sizes.update(zip(term, tensor.shape, strict=True))
+    return (2.0 if len(inputs) > 1 else 1.0) * math.prod(sizes.values())
 
 
-def _bytes(
-    node: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], variable_bytes: Sequence[float]
-) -> float:
-    """Bytes read and written: inputs and outputs, each once, unless only some of them are touched."""
+def _bytes(op_type: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> float:
+    """Bytes read and written: inputs and outputs once each, or the part of them that is touched."""
     read = sum(t.bytes for t in inputs)
     written = sum(t.bytes for t in outputs)
-    if node.op in ("Gather", "GatherV2", "GatherNd"):
+    if op_type in ("Gather", "GatherV2", "GatherNd"):
         return read - inputs[0].bytes + 2 * written
-    if node.op in ("ResourceGather", "ResourceGatherNd"):
+    if op_type in ("ResourceGather", "ResourceGatherNd"):
         return read + 2 * written
-    if node.op in ("Slice", "StridedSlice"):
+    if op_type in ("Slice", "StridedSlice"):
         return 2 * written
-    if node.op.startswith("ResourceScatter"):
+    if op_type.startswith("ResourceScatter"):
         return read + 2 * inputs[2].bytes
-    if node.op in ("AssignAddVariableOp", "AssignSubVariableOp") or node.op.startswith(
-        "ResourceApply"
-    ):
-        return read + 2 * sum(variable_bytes)
+    if op_type.startswith(("ResourceApply", "ResourceSparseApply", "AssignAdd", "AssignSub")):
+        # each variable, or the rows of it that change, is read and written
+        variables = sum(t.dtype == "resource" for t in inputs)
+        return read + 2 * variables * max(t.bytes for t in inputs)
     return read + written

@@ -8,7 +8,7 @@ and a variable is read once between two writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ class FlatGraph:
         inputs: Names of the placeholders that a caller feeds, in the order of the signature.
         outputs: The tensors the caller gets, as ``"op:port"``.
         control_outputs: Ops that run for their side effects alone.
-        variables: The variable behind each ``VarHandleOp`` that stands for a captured one.
+        variables: The handle of the variable behind each ``VarHandleOp`` that stands for a
+            captured one.
     """
 
     graph_def: Any
@@ -39,16 +40,16 @@ def flatten_function(function: Any) -> FlatGraph:
     """Flattens a ConcreteFunction.
 
     Raises:
-        ReadError: A captured resource that is no variable.
+        ReadError: A captured resource that is no variable, or a loop of TensorFlow 1.
     """
     graph_def = function.graph.as_graph_def()
-    nodes = {node.name: node for node in graph_def.node}
-    variables = _bind_captures(function, nodes)
-    captured = {placeholder.op.name for _, placeholder in function.graph.captures}
+    captures = {placeholder.op.name: tensor for tensor, placeholder in function.graph.captures}
+    renamed = _rename_captures(graph_def, captures)
+    variables = _bind_captures(graph_def, {renamed[name]: t for name, t in captures.items()})
     flat = FlatGraph(
         graph_def,
-        inputs=tuple(t.op.name for t in function.inputs if t.op.name not in captured),
-        outputs=tuple(t.name for t in function.outputs),
+        inputs=tuple(t.op.name for t in function.inputs if t.op.name not in captures),
+        outputs=tuple(_rename(t.name, renamed) for t in function.outputs),
         control_outputs=tuple(sorted({op.name for op in function.graph.control_outputs})),
         variables=variables,
     )
@@ -57,7 +58,11 @@ def flatten_function(function: Any) -> FlatGraph:
 
 
 def flatten_graph_def(graph_def: Any) -> FlatGraph:
-    """Flattens a GraphDef; as it does not say what it is run for, all of it is kept."""
+    """Flattens a GraphDef; as it does not say what it is run for, all of it is kept.
+
+    Raises:
+        ReadError: A loop of TensorFlow 1.
+    """
     copy = type(graph_def)()
     copy.CopyFrom(graph_def)
     return _simplify(FlatGraph(copy), [node.name for node in copy.node])
@@ -71,47 +76,76 @@ def _simplify(flat: FlatGraph, roots: Sequence[str]) -> FlatGraph:
     for node in nodes.values():
         node.input[:] = _canonical_inputs(node.input)
     _bypass_barriers(nodes, keep=roots)
-    order = _topological(nodes, _reachable(nodes, roots))
+    reached = _reachable(nodes, roots)
+    order = _topological(nodes, reached)
     renamed = _merge_reads([nodes[name] for name in order])
     kept = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
     kept.node.extend(nodes[name] for name in order if name not in renamed)
+    names = {node.name for node in kept.node}
+    for node in kept.node:
+        _rename_colocation(node, renamed, names)
     controls = {renamed.get(name, name) for name in flat.control_outputs}
     return FlatGraph(
         kept,
         flat.inputs,
         tuple(_rename(ref, renamed) for ref in flat.outputs),
         tuple(sorted(controls)),
-        {name: v for name, v in flat.variables.items() if name in nodes},
+        {name: v for name, v in flat.variables.items() if name in reached},
     )
 
 
-def _bind_captures(function: Any, nodes: dict[str, Any]) -> dict[str, Any]:
-    """Turns the placeholders of captures into handles and constants, in place."""
-    import tensorflow as tf
+def _rename_captures(graph_def: Any, captures: Iterable[str]) -> dict[str, str]:
+    """Gives captures names that are the same in every process; returns old name -> new name.
 
-    by_handle = {id(variable.handle): variable for variable in function.graph.variables}
-    variables: dict[str, Any] = {}
-    for external, placeholder in function.graph.captures:
-        node = nodes[placeholder.op.name]
-        name, variable = node.name, by_handle.get(id(external))
+    TensorFlow calls some after a counter that all of the process shares, such as ``lookup/183``.
+    """
+    taken = {node.name for node in graph_def.node}
+    renamed: dict[str, str] = {}
+    for name in captures:
+        scope, _, last = name.rpartition("/")
+        new = name
+        if last.isdecimal():
+            candidates = (f"{scope}/capture_{i}".lstrip("/") for i in range(len(taken) + 1))
+            new = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(new)
+        renamed[name] = new
+    for node in graph_def.node:
+        node.name = renamed.get(node.name, node.name)
+        node.input[:] = [_rename(ref, renamed) for ref in node.input]
+        _rename_colocation(node, renamed, taken)
+    return renamed
+
+
+def _bind_captures(graph_def: Any, captures: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns the placeholders of captures into handles and constants; returns the handles."""
+    import tensorflow as tf
+    from tensorflow.python.ops.resource_variable_ops import get_eager_safe_handle_data
+
+    handles: dict[str, Any] = {}
+    for node in graph_def.node:
+        if node.name not in captures:
+            continue
+        name, tensor = node.name, captures[node.name]
         node.Clear()
         node.name = name
-        if variable is not None:
+        data = get_eager_safe_handle_data(tensor) if tensor.dtype == tf.resource else None
+        if data is not None and data.is_set:
+            held = data.shape_and_type[0]
             node.op = "VarHandleOp"
-            node.attr["dtype"].type = variable.dtype.base_dtype.as_datatype_enum
-            node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
+            node.attr["dtype"].type = held.dtype
+            node.attr["shape"].shape.CopyFrom(held.shape)
             node.attr["shared_name"].s = name.encode()
-            variables[name] = variable
-        elif external.dtype in (tf.resource, tf.variant):
+            handles[name] = tensor
+        elif tensor.dtype in (tf.resource, tf.variant) or not hasattr(tensor, "numpy"):
             raise ReadError(
-                f"the function captures {placeholder.name!r}, a resource that is no variable "
-                "(a table, an iterator, a queue); expected it as an argument or not at all"
+                f"the function captures {name!r}, which is neither a variable nor a constant but "
+                "a table, an iterator or the like; expected it as an argument or not at all"
             )
         else:
             node.op = "Const"
-            node.attr["dtype"].type = external.dtype.as_datatype_enum
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(external.numpy()))
-    return variables
+            node.attr["dtype"].type = tensor.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(tensor.numpy()))
+    return handles
 
 
 def _inline(graph_def: Any, roots: Sequence[str]) -> Any:
@@ -122,7 +156,10 @@ def _inline(graph_def: Any, roots: Sequence[str]) -> Any:
 
     for nodes in (graph_def.node, *(f.node_def for f in graph_def.library.function)):
         for node in nodes:
-            node.attr.pop("_lower_using_switch_merge", None)
+            for attribute in ("_lower_using_switch_merge", "_XlaMustCompile"):
+                node.attr.pop(attribute, None)
+    for function in graph_def.library.function:
+        function.attr.pop("_noinline", None)
     with tf.Graph().as_default():
         tf.import_graph_def(graph_def, name="")
         meta = tf.compat.v1.train.export_meta_graph(graph_def=graph_def)
@@ -229,8 +266,18 @@ def _merge_reads(nodes: Sequence[Any]) -> dict[str, str]:
     return renamed
 
 
-def _rename(ref: str, renamed: dict[str, str]) -> str:
+def _rename(ref: str, renamed: Mapping[str, str]) -> str:
     name, port = split_input(ref)
     if name not in renamed:
         return ref
     return f"^{renamed[name]}" if port is None else f"{renamed[name]}:{port}"
+
+
+def _rename_colocation(node: Any, renamed: Mapping[str, str], known: Container[str]) -> None:
+    """Brings ``_class`` in line with new names; drops what names no node any more."""
+    if "_class" not in node.attr:
+        return
+    others = [entry.decode().removeprefix("loc:@") for entry in node.attr["_class"].list.s]
+    others = [renamed.get(other, other) for other in others]
+    del node.attr["_class"].list.s[:]
+    node.attr["_class"].list.s.extend(f"loc:@{o}".encode() for o in others if o in known)

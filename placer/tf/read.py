@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from placer.errors import ReadError
-from placer.graph import Op, OpGraph, Output, split_input
+from placer.errors import GraphError, ReadError
+from placer.graph import Op, OpGraph, Output
 from placer.tf._colocation import colocation_groups
-from placer.tf._costs import NO_WORK, Cost, Tensor, cost_of
-from placer.tf._flatten import FlatGraph, flatten_function, flatten_graph_def
-
-_HANDLE_BYTES = 8.0
-_STRING_BYTES = 16.0
+from placer.tf._figures import Figures, graph_figures
+from placer.tf._flatten import FlatGraph
+from placer.tf._trace import flatten
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Reading:
 
     Attributes:
         graph: The graph.
-        unknown_flops: Ops without a formula for their FLOPs: 0 FLOPs, so that their bytes alone
-            decide how long they take.
-        guessed_bytes: Ops that make a tensor whose size depends on data: taken to be as large as
-            the largest tensor that the op reads.
+        unknown_flops: Ops without a formula for their FLOPs. They have 0, so that their bytes
+            alone decide how long they take.
+        guessed_bytes: Ops that make a tensor whose size is known only when it runs (the result of
+            ``tf.where``, strings, lists of tensors). It is taken to be as large as the largest
+            tensor that the op reads.
     """
 
     graph: OpGraph
@@ -34,124 +35,131 @@ class Reading:
     guessed_bytes: tuple[str, ...]
 
 
-def read(target: Any, *specs: Any, name: str | None = None, training: bool = False) -> OpGraph:
-    return read_report(target, *specs, name=name, training=training).graph
+def read(
+    target: Any,
+    *specs: Any,
+    name: str | None = None,
+    training: bool = False,
+    signature: str = "serving_default",
+) -> OpGraph:
+    """Reads what TensorFlow would run into a graph.
+
+    The ops have the names of TensorFlow's nodes, functions inlined. ``docs/tensorflow.md`` says how
+    each figure comes about; :func:`read_report` also says which ones are not known.
+
+    Args:
+        target: A ``tf.function``, a ConcreteFunction, a Keras model, a SavedModel (loaded, or the
+            path of its folder), a GraphDef (or the path of one, ``.pb``), or any function that
+            TensorFlow can trace.
+        *specs: The arguments to trace with, as ``tf.TensorSpec`` or nested structures of them.
+            Needed unless `target` already says: a ``tf.function`` that was traced once, a
+            ConcreteFunction, a model with a batch size. For a Keras model's inference: its inputs;
+            for a training step: inputs, targets and perhaps sample weights.
+        name: What to call the graph; by default as `target` is called.
+        training: Whether to read a Keras model's whole training step (forward, loss, backward,
+            optimizer, metrics) rather than its inference.
+        signature: Which signature of a SavedModel.
+
+    Raises:
+        ReadError: Not one of these, specs that are missing or do not fit, an input of unknown
+            shape, a loop that runs an unknown number of times.
+
+    Example:
+        >>> graph = placer.tf.read(train_step, tf.TensorSpec((32, 784)), tf.TensorSpec((32,)))
+    """
+    return read_report(target, *specs, name=name, training=training, signature=signature).graph
 
 
 def read_report(
-    target: Any, *specs: Any, name: str | None = None, training: bool = False
+    target: Any,
+    *specs: Any,
+    name: str | None = None,
+    training: bool = False,
+    signature: str = "serving_default",
 ) -> Reading:
-    flat = flatten_function(target.get_concrete_function(*specs))
-    return _build(flat, name or "graph")
+    """As :func:`read`, and says which figures are not known."""
+    flat = flatten(target, specs, training, signature)
+    return _reading(flat, name or _name_of(target))
 
 
-def _build(flat: FlatGraph, name: str) -> Reading:
+def _name_of(target: Any) -> str:
+    if isinstance(target, (str, os.PathLike)):
+        return Path(target).stem
+    found = getattr(target, "__name__", None) or getattr(target, "name", None)
+    if not isinstance(found, str):
+        return "graph"
+    # TensorFlow calls a ConcreteFunction "__inference_step_123", after a counter
+    return re.sub(r"^__inference_(.*)_\d+$", r"\1", found)
+
+
+def _reading(flat: FlatGraph, name: str) -> Reading:
     import tensorflow as tf
-    from tensorflow.python.framework import ops as tf_ops
-    from tensorflow.python.profiler.internal import flops_registry  # noqa: F401 (registers)
 
     graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(flat.graph_def, name="")
-
-    def registry(node: Any) -> float | None:
-        try:
-            value = tf_ops.get_stats_for_node_def(graph, node, "flops").value
-        except (ValueError, IndexError):
-            return None
-        return None if value is None else float(value)
-
+    try:
+        with graph.as_default():
+            tf.import_graph_def(flat.graph_def, name="")
+    except ValueError as error:
+        raise ReadError(f"TensorFlow does not take the graph: {error}") from None
+    library = {f.signature.name: f for f in flat.graph_def.library.function}
+    figures = graph_figures(graph, library)
     nodes = list(flat.graph_def.node)
-    operations = {node.name: graph.get_operation_by_name(node.name) for node in nodes}
-    resources = _resources(nodes, operations)
+    resources = _resources(nodes, graph)
     groups = colocation_groups(nodes, resources)
-    variable_bytes = {
-        n.name: _variable_bytes(n) for n in nodes if n.op == "VarHandleOp"
-    }
-    tensors: dict[str, list[Tensor]] = {}
-    ops: list[Op] = []
-    unknown: list[str] = []
-    guessed: list[str] = []
-    for node, group in zip(nodes, groups, strict=True):
-        inputs = [
-            tensors[source][port]
-            for source, port in map(split_input, node.input)
-            if port is not None
-        ]
-        outputs, sure = _outputs(operations[node.name], inputs)
-        tensors[node.name] = outputs
-        touched = [variable_bytes.get(h, 0.0) for h in resources.get(node.name, ())]
-        cost = cost_of(node, inputs, outputs, touched, registry)
-        if cost.flops is None:
-            unknown.append(node.name)
-        if not sure:
-            guessed.append(node.name)
-        strings = any(t.dtype == "string" for t in (*inputs, *outputs))
-        ops.append(
-            Op(
-                name=node.name,
-                type=node.op,
-                inputs=tuple(node.input),
-                flops=cost.flops or 0.0,
-                bytes_accessed=cost.bytes,
-                parameter_bytes=variable_bytes.get(node.name, 0.0),
-                outputs=tuple(Output(t.bytes, t.shape, t.dtype) for t in outputs),
-                colocation_group=group,
-                device_kinds=("cpu",) if strings else None,
-            )
-        )
-    return Reading(OpGraph.from_ops(name, ops), tuple(unknown), tuple(guessed))
+    ops = [_op(node, figures[node.name], group) for node, group in zip(nodes, groups, strict=True)]
+    try:
+        result = OpGraph.from_ops(name, ops)
+    except GraphError as error:
+        raise ReadError(str(error)) from None
+    return Reading(
+        result,
+        tuple(n.name for n in nodes if not figures[n.name].cost.known),
+        tuple(n.name for n in nodes if not figures[n.name].sized),
+    )
 
 
-def _resources(nodes: Sequence[Any], operations: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The handles behind each op's resource inputs; a handle's own name for a handle."""
+def _op(node: Any, figures: Figures, group: str | None) -> Op:
+    # TensorFlow has kernels for strings on the CPU only.
+    strings = any(t.dtype == "string" for t in (*figures.inputs, *figures.outputs))
+    return Op(
+        name=node.name,
+        type=node.op,
+        inputs=tuple(node.input),
+        flops=figures.cost.flops,
+        bytes_accessed=figures.cost.bytes,
+        parameter_bytes=_parameter_bytes(node, figures),
+        outputs=tuple(Output(t.bytes, t.shape, t.dtype) for t in figures.outputs),
+        colocation_group=group,
+        device_kinds=("cpu",) if strings else None,
+    )
+
+
+def _parameter_bytes(node: Any, figures: Figures) -> float:
     import tensorflow as tf
+
+    if node.op == "VarHandleOp":
+        elements = tf.TensorShape(node.attr["shape"].shape).num_elements()
+        if elements is None:
+            raise ReadError(f"variable {node.name!r} has an unknown shape; expected a known one")
+        return float(elements * tf.as_dtype(node.attr["dtype"].type).size)
+    if node.op in ("Variable", "VariableV2"):
+        return figures.outputs[0].bytes
+    return 0.0
+
+
+def _resources(nodes: Sequence[Any], graph: Any) -> Mapping[str, Sequence[str]]:
+    """The handles behind each op's resource inputs; for a handle, itself."""
+    import tensorflow as tf
+
+    def is_resource(tensor: Any) -> bool:
+        return bool(tensor.dtype == tf.resource or tensor.dtype._is_ref_dtype)
 
     found: dict[str, list[str]] = {}
     for node in nodes:
-        operation = operations[node.name]
-        handles = [
-            handle
-            for tensor in operation.inputs
-            if tensor.dtype == tf.resource
-            for handle in found[tensor.op.name]
-        ]
-        if not handles and any(t.dtype == tf.resource for t in operation.outputs):
+        operation = graph.get_operation_by_name(node.name)
+        handles = [h for t in operation.inputs if is_resource(t) for h in found[t.op.name]]
+        if not handles and any(map(is_resource, operation.outputs)):
             handles = [node.name]
         if handles:
             found[node.name] = list(dict.fromkeys(handles))
     return found
-
-
-def _variable_bytes(node: Any) -> float:
-    import tensorflow as tf
-
-    shape = tf.TensorShape(node.attr["shape"].shape)
-    return float(shape.num_elements() * tf.as_dtype(node.attr["dtype"].type).size)
-
-
-def _outputs(operation: Any, inputs: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """The tensors an op makes, and whether all their sizes are known."""
-    import tensorflow as tf
-
-    result: list[Tensor] = []
-    sure = True
-    for tensor in operation.outputs:
-        dtype = tensor.dtype.base_dtype
-        shape = (
-            None
-            if tensor.shape.rank is None
-            else tuple(-1 if d is None else int(d) for d in tensor.shape.as_list())
-        )
-        if dtype in (tf.resource, tf.variant):
-            result.append(Tensor(shape, dtype.name, _HANDLE_BYTES))
-            continue
-        size = _STRING_BYTES if dtype == tf.string else float(dtype.size)
-        elements = tensor.shape.num_elements()
-        if elements is None:
-            sure = False
-            size_bytes = max((t.bytes for t in inputs), default=0.0)
-        else:
-            size_bytes = elements * size
-        result.append(Tensor(shape, dtype.name, size_bytes))
-    return result, sure

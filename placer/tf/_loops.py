@@ -1,0 +1,105 @@
+"""How often a loop runs, where that is known before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MOST_TRIPS = 100_000
+
+
+def trip_count(loop: Any, library: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
+    """Runs the counters of a ``While`` op, or else takes the most iterations it says.
+
+    Args:
+        loop: The operation.
+        library: FunctionDefs by name.
+        counts: Trips of the loops before it, which the loop of a gradient repeats.
+
+    Returns:
+        The trips; None if they depend on data and nothing bounds them.
+    """
+    exact = _run_counters(loop, library, counts)
+    if exact is not None:
+        return exact
+    most = _constant(loop.inputs[1], counts) if len(loop.inputs) > 1 else None
+    return (
+        int(most)
+        if most is not None and most.dtype.kind == "i" and most.ndim == 0 and most >= 0
+        else None
+    )
+
+
+def _run_counters(loop: Any, library: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
+    """Trips, if all that the condition depends on starts from constants."""
+    test = function_graph(library[loop.get_attr("cond").name], loop, loop.inputs)
+    body = function_graph(library[loop.get_attr("body").name], loop, loop.inputs)
+    needed = _sources(test.outputs, test.inputs)
+    while not needed.issuperset(more := _sources([body.outputs[i] for i in needed], body.inputs)):
+        needed |= more
+    positions = sorted(needed)
+    values = [_constant(loop.inputs[i], counts) for i in positions]
+    if any(value is None for value in values):
+        return None
+    with _session(test) as tests, _session(body) as bodies:
+        for trips in range(_MOST_TRIPS):
+            feed = {test.inputs[i].name: v for i, v in zip(positions, values, strict=True)}
+            if not tests.run(test.outputs[0].name, feed):
+                return trips
+            feed = {body.inputs[i].name: v for i, v in zip(positions, values, strict=True)}
+            values = bodies.run([body.outputs[i].name for i in positions], feed)
+    return None
+
+
+def _session(graph: Any) -> Any:
+    """A session that runs a part of a graph, whatever has to run before it for other reasons."""
+    import tensorflow as tf
+
+    graph_def = graph.as_graph_def()
+    for node in graph_def.node:
+        node.input[:] = [ref for ref in node.input if not ref.startswith("^")]
+    with tf.Graph().as_default() as copy:
+        tf.import_graph_def(graph_def, name="")
+    return tf.compat.v1.Session(graph=copy)
+
+
+def function_graph(definition: Any, caller: Any, inputs: Sequence[Any]) -> Any:
+    """The graph of a function that `caller` calls with inputs of these shapes."""
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+    shapes = [t.shape.as_proto() for t in inputs]
+    with caller.graph.as_default():
+        return function_def_to_graph(
+            definition, input_shapes=shapes, include_library_functions=True
+        )
+
+
+def _sources(outputs: Sequence[Any], inputs: Sequence[Any]) -> set[int]:
+    """Positions of the inputs that the outputs depend on."""
+    positions = {tensor.name: i for i, tensor in enumerate(inputs)}
+    found: set[int] = set()
+    seen: set[str] = set()
+    todo = list(outputs)
+    while todo:
+        tensor = todo.pop()
+        if tensor.name in positions:
+            found.add(positions[tensor.name])
+        elif tensor.op.name not in seen:
+            seen.add(tensor.op.name)
+            todo += tensor.op.inputs
+    return found
+
+
+def _constant(tensor: Any, counts: Mapping[str, int]) -> Any:
+    """The value of a tensor that no input decides, else None."""
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.python.framework.tensor_util import try_evaluate_constant
+
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    if tensor.op.name in counts and tensor.value_index == 0:
+        return np.int32(counts[tensor.op.name])
+    if tensor.dtype in (tf.resource, tf.variant):
+        return None
+    return try_evaluate_constant(tensor)
