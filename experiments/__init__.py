@@ -1,0 +1,1 @@
+"""Workloads, runs on disk, comparisons, plots, and the command line."""

@@ -1,0 +1,311 @@
+"""Training with a record on disk that survives being stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.run import RunConfig, RunFolder
+from placer.api import Solution, best_heuristic, solve
+from placer.heuristics import HeuristicResult
+from placer.placement import Placement
+from placer.problem import Problem, Progress, Search, SearchResult
+from placer.strategies import STRATEGIES, resolve
+from policies.config import PRESETS, TrainingConfig
+
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came out of a run.
+
+    Attributes:
+        config: What was asked.
+        solution: What was tried, and the best of it.
+        seconds: Wall-clock seconds of heuristics and training.
+    """
+
+    config: RunConfig
+    solution: Solution
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for ``--json``; what is not feasible is None."""
+        best, found = self.solution.step_time_seconds, self.solution.search
+        return {
+            "workload": self.config.graph,
+            "cluster": self.config.cluster,
+            "strategy": self.config.strategy,
+            "order": self.config.order,
+            "seed": self.config.seed,
+            "best_step_time_seconds": best,
+            "found_by": self.solution.found_by,
+            "learned_step_time_seconds": found.step_time_seconds if found else None,
+            "speedup_over": {
+                row.name: row.step_time_seconds / best if row.feasible else None
+                for row in self.solution.heuristics
+            },
+            "heuristics": [
+                {
+                    "name": row.name,
+                    "step_time_seconds": row.step_time_seconds if row.feasible else None,
+                    "feasible": row.feasible,
+                    "infeasible_because": row.reason,
+                }
+                for row in self.solution.heuristics
+            ],
+            "evaluations": self.solution.evaluations,
+            "seconds": self.seconds,
+        }
+
+
+def training_settings(strategy: str) -> dict[str, float | str]:
+    """The settings with which a strategy trains, by name; none if it does not train a policy.
+
+    Raises:
+        UnknownNameError: No such strategy.
+    """
+    resolve("strategy", strategy, STRATEGIES)
+    for preset in PRESETS.values():
+        if preset.method == strategy:
+            settings = dataclasses.asdict(preset)
+            return {name: value for name, value in settings.items() if value is not None}
+    return {}
+
+
+def train(
+    problem: Problem,
+    config: RunConfig,
+    folder: RunFolder,
+    on_heuristics: Callable[[Sequence[HeuristicResult]], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingResult:
+    """Evaluates the heuristics, trains from the best of them, and writes both to the folder.
+
+    Where the folder has a checkpoint, training goes on from there; the outcome is the same as
+    without a stop. The evaluations in `on_progress` include those of the heuristics.
+
+    Raises:
+        KeyboardInterrupt: Stopped by SIGINT or SIGTERM; the batch was finished and saved.
+        InfeasibleError: No feasible placement was found.
+        PlacerError: The folder cannot be written.
+    """
+    record = _Record(problem, config, folder, on_progress)
+
+    def evaluated(heuristics: Sequence[HeuristicResult]) -> None:
+        record.start(heuristics)
+        if on_heuristics is not None:
+            on_heuristics(heuristics)
+
+    def search(*args: Any, **keywords: Any) -> SearchResult:
+        kind: Search = _PolicySearch(record) if config.training else _PlainSearch(record)
+        return kind(*args, **keywords)
+
+    search.__name__ = config.strategy  # solve() names by it who found the best
+    try:
+        solution = solve(
+            problem,
+            strategy=search,
+            evaluations=config.evaluations,
+            seed=config.seed,
+            on_heuristics=evaluated,
+        )
+    finally:
+        folder.close()
+    folder.write_placement(solution.placement())
+    result = TrainingResult(config, solution, record.wall_seconds)
+    folder.write_result(result.to_dict() | {"paths": folder.paths()})
+    return result
+
+
+class _Record:
+    """Keeps the folder and the listener up to date with the search."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: RunConfig,
+        folder: RunFolder,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.problem, self.config, self.folder = problem, config, folder
+        self.on_progress = on_progress
+        self.began = time.perf_counter()
+
+    def start(self, heuristics: Sequence[HeuristicResult]) -> None:
+        """Writes what the heuristics gave."""
+        self.folder.write_heuristics(heuristics, self.problem.reference_seconds)
+        self.best = best_heuristic(heuristics)
+        feasible = [row.step_time_seconds for row in heuristics if row.feasible]
+        self.wall_seconds = time.perf_counter() - self.began
+        self.first_row: dict[str, float] = {
+            "step": 0,
+            "evaluations": sum(row.choices is not None for row in heuristics),
+            "best_step_time_seconds": min(feasible, default=math.inf),
+            "mean_step_time_seconds": float(np.mean(feasible)) if feasible else math.nan,
+            "num_feasible": len(feasible),
+            "wall_seconds": self.wall_seconds,
+        }
+        self.folder.start_metrics([self.first_row])
+
+    def restart(self, rows: Sequence[dict[str, float]]) -> None:
+        """Writes the rows of a search that goes on."""
+        self.folder.start_metrics([self.first_row, *map(self._of_run, rows)])
+
+    def add(self, row: dict[str, float], progress: Progress) -> None:
+        """Writes a row of the search and tells the listener."""
+        row = self._of_run(row)
+        self.folder.append_metrics(row)
+        if self.on_progress is not None:
+            self.on_progress(
+                dataclasses.replace(
+                    progress,
+                    evaluations=int(row["evaluations"]),
+                    best_seconds=row["best_step_time_seconds"],
+                )
+            )
+
+    def _of_run(self, row: dict[str, float]) -> dict[str, float]:
+        """Counts the heuristics in."""
+        first = self.first_row
+        best = min(row["best_step_time_seconds"], first["best_step_time_seconds"])
+        self.wall_seconds = row["wall_seconds"] + first["wall_seconds"]
+        return row | {
+            "evaluations": row["evaluations"] + first["evaluations"],
+            "best_step_time_seconds": best,
+            "wall_seconds": self.wall_seconds,
+        }
+
+    def write_best(self, choices: NDArray[np.int32] | None, seconds: float) -> None:
+        """Writes the best placement so far, be it found by a heuristic or by the search."""
+        found_by = self.config.strategy
+        if self.best is not None and self.best.step_time_seconds <= seconds:
+            choices, seconds = self.best.choices, self.best.step_time_seconds
+            found_by = self.best.name
+        if choices is not None:
+            problem = self.problem
+            self.folder.write_placement(
+                Placement(
+                    problem.graph,
+                    problem.cluster,
+                    problem.expand(choices),
+                    order=problem.order,
+                    step_time=seconds,
+                    found_by=found_by,
+                )
+            )
+
+
+class _PolicySearch:
+    """Trains a policy, from a checkpoint if there is one."""
+
+    def __init__(self, record: _Record) -> None:
+        self.record = record
+
+    def __call__(
+        self,
+        problem: Problem,
+        *,
+        evaluations: int,
+        seed: int,
+        start: NDArray[np.int32] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> SearchResult:
+        from policies.reinforce import Trainer
+
+        record, checkpoint = self.record, self.record.folder.checkpoint
+        if checkpoint.exists():
+            trainer = Trainer.restore(checkpoint, problem)
+            record.restart([dataclasses.asdict(row) for row in trainer.rows])
+        else:
+            settings: dict[str, Any] = dict(record.config.training)
+            config = TrainingConfig(**settings)
+            trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
+        saved_at = time.perf_counter()
+        with deferred_interrupts() as stop:
+            while not trainer.done:
+                row = trainer.step()
+                progress = trainer.progress()
+                record.add(dataclasses.asdict(row), progress)
+                overdue = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+                if overdue or stop.is_set() or trainer.done:
+                    trainer.save(checkpoint)
+                    record.write_best(progress.choices, progress.best_seconds)
+                    saved_at = time.perf_counter()
+                if stop.is_set() and not trainer.done:
+                    raise KeyboardInterrupt
+        return trainer.result()
+
+
+class _PlainSearch:
+    """Runs a search that keeps no state: resumed, it begins anew, to the same end."""
+
+    def __init__(self, record: _Record) -> None:
+        self.record = record
+
+    def __call__(
+        self,
+        problem: Problem,
+        *,
+        evaluations: int,
+        seed: int,
+        start: NDArray[np.int32] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> SearchResult:
+        search: Search = resolve("strategy", self.record.config.strategy, STRATEGIES)
+        began, step = time.perf_counter(), 0
+
+        def add(progress: Progress) -> None:
+            nonlocal step
+            step += 1
+            row = {
+                "step": step,
+                "evaluations": progress.evaluations,
+                "best_step_time_seconds": progress.best_seconds,
+                "mean_step_time_seconds": progress.mean_seconds,
+                "wall_seconds": time.perf_counter() - began,
+            }
+            self.record.add(row, progress)
+            if stop.is_set():
+                self.record.write_best(progress.choices, progress.best_seconds)
+                raise KeyboardInterrupt
+
+        with deferred_interrupts() as stop:
+            return search(problem, evaluations=evaluations, seed=seed, start=start, on_progress=add)
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[threading.Event]:
+    """Gives an event that the first SIGINT or SIGTERM sets; a second one interrupts at once.
+
+    So a batch is never left half done. Outside the main thread, which alone gets signals, the
+    event stays unset.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
