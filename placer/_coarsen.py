@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._units import Units
+from placer._units import Units, label_edges
 from placer.errors import UsageError
 
 _METIS_SEED = 0
@@ -70,7 +70,7 @@ def coarsen(units: Units, most: int) -> None:
         UsageError: The device kinds of the ops need more than `most` groups.
     """
     classes = _kind_classes(units, most)
-    producers, consumers, weights = units.edges(control=True)
+    producers, consumers, weights = label_edges(units.graph, units.labels())
     vertex = np.full(units.graph.num_ops, -1, np.int64)
     for members, num_parts in zip(classes, _allot(units, classes, most), strict=True):
         if num_parts >= len(members):

@@ -109,8 +109,8 @@ class ScopeTree:
 
 
 def common_scope(scopes: Sequence[str], weights: Sequence[float]) -> str:
-    """The innermost scope that holds at least 80% of the weight."""
-    total = sum(weights)
+    """The innermost scope that holds at least 80% of the weight of all that have a scope."""
+    total = sum(weight for scope, weight in zip(scopes, weights, strict=True) if scope)
     sums: dict[str, float] = {}
     for scope, weight in zip(scopes, weights, strict=True):
         while scope:

@@ -11,10 +11,10 @@ from placer.graph import OpGraph
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-HEAVY_SHARE = 1 / 32
+HEAVY_SHARE = 1 / 24
 """Rules join no units that together have more than this share of the work."""
 
-LIGHT_SHARE = 1 / 2000
+LIGHT_SHARE = 1 / 500
 """A unit with at most this share of the work and of the bytes is not worth a decision."""
 
 # A nominal accelerator: groups are the same whatever the cluster.
@@ -111,25 +111,33 @@ class Units:
         """The root of each op's unit, ``[num_ops]``."""
         return np.array([self.root(op) for op in range(self.graph.num_ops)], np.int32)
 
-    def edges(self, *, control: bool) -> tuple[Ints, Ints, Floats]:
-        """Edges between units, ``[num_edges]`` each: producer, consumer, weight.
 
-        The weight is the bytes sent, a tensor counted once for each unit that reads it, and one
-        more per tensor or control edge, so that every edge weighs something. They come sorted by
-        producer, then consumer.
-        """
-        producers, consumers, tensors = self.graph.edges
-        labels = self.labels().astype(np.int64)
-        sources, targets = labels[producers], labels[consumers]
-        kept = (sources != targets) & (control | (tensors >= 0))
-        num_ops, num_slots = self.graph.num_ops, self.graph.num_tensors + 1
-        keys = (sources * num_ops + targets) * num_slots + tensors + 1
-        pairs, slots = np.divmod(np.unique(keys[kept]), num_slots)
-        sizes = np.append(0.0, self.graph.tensor_bytes)[slots] + 1.0
-        pairs, inverse = np.unique(pairs, return_inverse=True)
-        sources, targets = np.divmod(pairs, num_ops)
-        weights = np.bincount(inverse, sizes, len(pairs)).astype(np.float64)
-        return sources.astype(np.int32), targets.astype(np.int32), weights
+def label_edges(
+    graph: OpGraph, label_of_op: Ints, *, control: bool = True
+) -> tuple[Ints, Ints, Floats]:
+    """Edges between sets of ops, ``[num_edges]`` each: producer, consumer, weight.
+
+    The weight is the bytes sent, a tensor counted once for each set that reads it, and one more
+    per tensor or control edge, so that every edge weighs something. They come sorted by producer,
+    then consumer.
+
+    Args:
+        graph: The graph.
+        label_of_op: The set of each op, less than its number of ops, ``[num_ops]``.
+        control: Whether control edges count.
+    """
+    producers, consumers, tensors = graph.edges
+    labels = label_of_op.astype(np.int64)
+    sources, targets = labels[producers], labels[consumers]
+    kept = (sources != targets) & (control | (tensors >= 0))
+    num_slots = graph.num_tensors + 1  # slot 0 is for control edges
+    keys = (sources * graph.num_ops + targets) * num_slots + tensors + 1
+    pairs, slots = np.divmod(np.unique(keys[kept]), num_slots)
+    sizes = np.append(0.0, graph.tensor_bytes)[slots] + 1.0
+    pairs, inverse = np.unique(pairs, return_inverse=True)
+    sources, targets = np.divmod(pairs, graph.num_ops)
+    weights = np.bincount(inverse, sizes, len(pairs)).astype(np.float64)
+    return sources.astype(np.int32), targets.astype(np.int32), weights
 
 
 def _kind_bits(graph: OpGraph) -> list[int]:

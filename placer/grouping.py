@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from placer._coarsen import coarsen
 from placer._scopes import ScopeTree, common_scope, scope_of
-from placer._units import HEAVY_SHARE, Units, join_colocated
+from placer._units import HEAVY_SHARE, Units, join_colocated, label_edges
 from placer.errors import UnknownNameError, UsageError
 from placer.graph import OpGraph
 
@@ -155,7 +155,7 @@ def _join_consumers(units: Units) -> None:
     """Joins each unit whose tensors are all read by one other unit to that one, where sound."""
     joined = True
     while joined:
-        producers, consumers, _ = units.edges(control=False)
+        producers, consumers, _ = label_edges(units.graph, units.labels(), control=False)
         only = np.bincount(producers, minlength=units.graph.num_ops)[producers] == 1
         joined = False
         for producer, consumer in zip(
@@ -168,7 +168,7 @@ def _join_light(units: Units) -> None:
     """Joins each light unit to the one it shares most bytes with, where sound."""
     joined = True
     while joined:
-        producers, consumers, weights = units.edges(control=True)
+        producers, consumers, weights = label_edges(units.graph, units.labels())
         ends = np.concatenate([producers, consumers])
         others = np.concatenate([consumers, producers])
         heaviest_first = np.lexsort((others, -np.concatenate([weights, weights]), ends))

@@ -1,0 +1,92 @@
+"""Heuristics: placements without a search.
+
+Each is a function of a :class:`placer.problem.Problem` and a generator to candidate choices
+``[num_candidates, num_groups]``. They see the graph and the cluster, never the evaluator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.errors import PlacerError
+from placer.problem import Problem
+from placer.strategies import resolve
+
+HEURISTICS: Mapping[str, str] = MappingProxyType(
+    {
+        "single_device": "placer.heuristics.single_device:single_device",
+        "random": "placer.heuristics.random:random",
+        "round_robin": "placer.heuristics.round_robin:round_robin",
+        "expert": "placer.heuristics.expert:expert",
+        "metis": "placer.heuristics.metis:metis",
+        "heft": "placer.heuristics.heft:heft",
+    }
+)
+"""Heuristics by name, each ``"module:attribute"``."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeuristicResult:
+    """One candidate of a heuristic, evaluated.
+
+    Attributes:
+        name: The heuristic; ``"single_device:gpu:0"`` for the one of a device.
+        choices: Device per op group, ``[num_groups]``, or None if it has none for this problem.
+        step_time_seconds: Its step time, infinite if infeasible.
+        feasible: Whether it can run.
+        reason: Why not, if it cannot.
+    """
+
+    name: str
+    choices: NDArray[np.int32] | None
+    step_time_seconds: float
+    feasible: bool
+    reason: str | None
+
+
+def evaluate_heuristics(
+    problem: Problem, rng: np.random.Generator, names: Iterable[str] | None = None
+) -> list[HeuristicResult]:
+    """Evaluates the candidates of heuristics, a row for each, in the order of `names`.
+
+    Args:
+        problem: The problem.
+        rng: Randomness; each heuristic has its own stream of it, whichever others are asked for.
+        names: Which heuristics; None for all.
+
+    Returns:
+        One row per candidate; one row that says why for a heuristic with none for this problem.
+
+    Raises:
+        UnknownNameError: No heuristic has one of the names.
+    """
+    asked = list(HEURISTICS if names is None else names)
+    heuristics = {name: resolve("heuristic", name, HEURISTICS) for name in asked}
+    streams = dict(zip(HEURISTICS, rng.spawn(len(HEURISTICS)), strict=True))
+    rows: list[HeuristicResult] = []
+    for name in asked:
+        try:
+            candidates = heuristics[name](problem, streams[name])
+        except PlacerError as error:
+            rows.append(HeuristicResult(name, None, np.inf, False, str(error)))
+            continue
+        labels = [name]
+        if name == "single_device":
+            labels = [f"{name}:{device}" for device in problem.cluster.device_names]
+        evaluations = problem.evaluate(candidates)
+        for label, row in zip(labels, range(len(candidates)), strict=True):
+            rows.append(
+                HeuristicResult(
+                    label,
+                    candidates[row],
+                    float(evaluations.step_time_seconds[row]),
+                    bool(evaluations.feasible[row]),
+                    evaluations.reasons[row],
+                )
+            )
+    return rows

@@ -1,0 +1,46 @@
+"""Figures of op groups that several heuristics use."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer._units import label_edges
+from placer.problem import Problem
+
+
+def group_seconds(problem: Problem) -> NDArray[np.float64]:
+    """Seconds of all ops of each group in sequence, ``[num_groups, num_devices]``."""
+    seconds = np.zeros((problem.num_groups, problem.num_devices))
+    np.add.at(seconds, problem.groups.group_of_op, np.maximum(problem.op_seconds, 1e-9))
+    return seconds
+
+
+def group_edges(
+    problem: Problem,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Edges between groups: producer, consumer, bytes, ``[num_edges]`` each.
+
+    A tensor counts once for each group that reads it. One byte is added per tensor or control
+    edge, so that every edge weighs something.
+    """
+    return label_edges(problem.graph, problem.groups.group_of_op)
+
+
+def accelerators(problem: Problem) -> NDArray[np.int64]:
+    """Devices of the fastest kind: that of the device with the least seconds for all ops."""
+    kinds = [device.kind for device in problem.cluster.devices]
+    fastest = kinds[int(problem.op_seconds.sum(axis=0).argmin())]
+    return np.flatnonzero([kind == fastest for kind in kinds])
+
+
+def move_to_allowed(problem: Problem, choices: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Moves each group that may not be where it is to the allowed device that runs it fastest.
+
+    Args:
+        problem: The problem.
+        choices: Device per group, ``[num_groups]``.
+    """
+    seconds = np.where(problem.allowed, group_seconds(problem), np.inf)
+    here = problem.allowed[np.arange(problem.num_groups), choices]
+    return np.where(here, choices, seconds.argmin(axis=1)).astype(np.int32)

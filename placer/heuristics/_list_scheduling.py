@@ -1,0 +1,215 @@
+"""List scheduling of groups of tasks with insertion into idle gaps."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer.errors import InfeasibleError
+from placer.problem import Problem
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """Tasks to schedule, in groups that share a device.
+
+    Attributes:
+        seconds: Seconds of each task on each device, ``[num_tasks, num_devices]``.
+        order: Tasks in a topological order, ``[num_tasks]``.
+        producers: Task that each edge comes from, ``[num_edges]``.
+        consumers: Task that each edge goes to, ``[num_edges]``.
+        bytes: Bytes sent along each edge, ``[num_edges]``.
+        latency_seconds: Of each link, ``[num_devices, num_devices]``.
+        bandwidth: Of each link, infinite on the diagonal, ``[num_devices, num_devices]``.
+        slots: How many tasks each device runs at once, ``[num_devices]``.
+        memory_bytes: Memory of each device, ``[num_devices]``.
+        group_of_task: Group of each task, ``[num_tasks]``.
+        allowed: Devices each group may go to, ``[num_groups, num_devices]``.
+        parameter_bytes: Memory that each group takes, ``[num_groups]``.
+        group_names: For messages, ``[num_groups]``.
+    """
+
+    seconds: Floats
+    order: Ints
+    producers: Ints
+    consumers: Ints
+    bytes: Floats
+    latency_seconds: Floats
+    bandwidth: Floats
+    slots: tuple[int, ...]
+    memory_bytes: Floats
+    group_of_task: Ints
+    allowed: NDArray[np.bool_]
+    parameter_bytes: Floats
+    group_names: tuple[str, ...]
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> Tasks:
+        """The ops of a problem."""
+        graph, cluster = problem.graph, problem.cluster
+        producers, consumers, tensors = graph.edges
+        return cls(
+            seconds=np.maximum(problem.op_seconds, 1e-9),
+            order=graph.topological_order,
+            producers=producers,
+            consumers=consumers,
+            bytes=np.append(graph.tensor_bytes, 0.0)[tensors],  # -1, the last: a control edge
+            latency_seconds=cluster.latency_seconds,
+            bandwidth=cluster.bandwidth,
+            slots=tuple(device.slots for device in cluster.devices),
+            memory_bytes=np.array([device.memory_bytes for device in cluster.devices]),
+            group_of_task=problem.groups.group_of_op,
+            allowed=problem.allowed,
+            parameter_bytes=problem.group_parameter_bytes,
+            group_names=problem.groups.names,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSchedule:
+    """When and where tasks run.
+
+    Attributes:
+        device_of_group: ``[num_groups]``.
+        start_seconds: Of each task, ``[num_tasks]``.
+        finish_seconds: Of each task, ``[num_tasks]``.
+    """
+
+    device_of_group: Ints
+    start_seconds: Floats
+    finish_seconds: Floats
+
+
+def upward_ranks(tasks: Tasks) -> Floats:
+    """Longest path from each task to an end, itself included, by mean seconds, ``[num_tasks]``.
+
+    Topcuoglu et al. (2002), equation 4: means over the devices that may run a task, and over all
+    links.
+    """
+    allowed = tasks.allowed[tasks.group_of_task]
+    mean_seconds = np.where(allowed, tasks.seconds, 0.0).sum(axis=1) / allowed.sum(axis=1)
+    num_devices = len(tasks.latency_seconds)
+    apart = ~np.eye(num_devices, dtype=bool)
+    latency = tasks.latency_seconds[apart].mean() if num_devices > 1 else 0.0
+    per_byte = (1.0 / tasks.bandwidth[apart]).mean() if num_devices > 1 else 0.0
+    transfer_seconds = latency + tasks.bytes * per_byte
+    ranks: list[float] = mean_seconds.tolist()
+    edges_of = _edges_by(tasks.producers, len(ranks))
+    consumers, transfers = tasks.consumers.tolist(), transfer_seconds.tolist()
+    for task in reversed(tasks.order.tolist()):
+        ranks[task] += max((transfers[e] + ranks[consumers[e]] for e in edges_of[task]), default=0)
+    return np.array(ranks)
+
+
+def schedule(tasks: Tasks, priorities: Floats) -> TaskSchedule:
+    """Schedules tasks one by one, each as early as the idle gaps of its device permit.
+
+    The first task of a group chooses the group's device: that with the least sum of the task's
+    finish and the seconds of the rest of the group there, among those with memory for the group.
+    Where each task is its own group, this is the earliest finish time of HEFT.
+
+    Args:
+        tasks: The tasks.
+        priorities: Highest first; a task's must exceed those of all that depend on it,
+            ``[num_tasks]``.
+
+    Raises:
+        InfeasibleError: No device that may run a group has memory for its variables.
+    """
+    num_tasks, num_devices = tasks.seconds.shape
+    group_seconds = np.zeros(tasks.allowed.shape)
+    np.add.at(group_seconds, tasks.group_of_task, tasks.seconds)
+    device_of_group = np.full(len(tasks.allowed), -1, np.int32)
+    free_bytes = tasks.memory_bytes.astype(float)
+    timelines = [[_Timeline() for _ in range(slots)] for slots in tasks.slots]
+    start_seconds, finish_seconds = np.zeros(num_tasks), np.zeros(num_tasks)
+    incoming = _edges_by(tasks.consumers, num_tasks)
+    seconds_per_byte = 1.0 / tasks.bandwidth
+
+    def ready(task: int, device: int) -> float:
+        """When the inputs of a task are all on a device."""
+        latest = 0.0
+        for edge in incoming[task]:
+            producer = tasks.producers[edge]
+            source = device_of_group[tasks.group_of_task[producer]]
+            arrival = finish_seconds[producer]
+            if source != device:
+                arrival += tasks.latency_seconds[source, device]
+                arrival += tasks.bytes[edge] * seconds_per_byte[source, device]
+            latest = max(latest, arrival)
+        return latest
+
+    def earliest(task: int, device: int) -> tuple[float, _Timeline]:
+        """The earliest start of a task on a device, and on which slot of it."""
+        inputs, duration = ready(task, device), tasks.seconds[task, device]
+        starts = [slot.earliest(inputs, duration) for slot in timelines[device]]
+        slot = starts.index(min(starts))
+        return starts[slot], timelines[device][slot]
+
+    def choose(task: int) -> int:
+        """The device for the group of a task."""
+        group = tasks.group_of_task[task]
+        fitting = tasks.allowed[group] & (tasks.parameter_bytes[group] <= free_bytes)
+        if not fitting.any():
+            raise InfeasibleError(
+                f"op group {tasks.group_names[group]!r} has "
+                f"{tasks.parameter_bytes[group]:,.0f} bytes of variables; the devices that can "
+                f"run it have at most {free_bytes[tasks.allowed[group]].max():,.0f} left"
+            )
+        finish = [
+            earliest(task, device)[0] + group_seconds[group, device] if fitting[device] else np.inf
+            for device in range(num_devices)
+        ]
+        return int(np.argmin(finish))
+
+    rank = np.empty(num_tasks, np.int64)
+    rank[tasks.order] = np.arange(num_tasks)
+    for task in np.lexsort((rank, -priorities)).tolist():
+        group = tasks.group_of_task[task]
+        if device_of_group[group] < 0:
+            device_of_group[group] = choose(task)
+            free_bytes[device_of_group[group]] -= tasks.parameter_bytes[group]
+        device = device_of_group[group]
+        start, slot = earliest(task, device)
+        slot.occupy(start, tasks.seconds[task, device])
+        start_seconds[task] = start
+        finish_seconds[task] = start + tasks.seconds[task, device]
+    return TaskSchedule(device_of_group, start_seconds, finish_seconds)
+
+
+class _Timeline:
+    """The idle gaps of one slot of a device, in time order; the last never ends."""
+
+    def __init__(self) -> None:
+        self._starts = [0.0]
+        self._ends = [float("inf")]
+
+    def earliest(self, ready: float, duration: float) -> float:
+        """The earliest start, at `ready` or later, of a gap's part as long as `duration`."""
+        gap = bisect.bisect_left(self._ends, ready + duration)
+        while max(self._starts[gap], ready) + duration > self._ends[gap]:
+            gap += 1
+        return max(self._starts[gap], ready)
+
+    def occupy(self, start: float, duration: float) -> None:
+        """Takes time out of the gap that it lies in."""
+        gap = bisect.bisect_right(self._starts, start) - 1
+        gap_start, gap_end = self._starts[gap], self._ends[gap]
+        pieces = [(gap_start, start), (start + duration, gap_end)]
+        pieces = [piece for piece in pieces if piece[0] < piece[1]]
+        self._starts[gap : gap + 1] = [piece[0] for piece in pieces]
+        self._ends[gap : gap + 1] = [piece[1] for piece in pieces]
+
+
+def _edges_by(ends: Ints, num_tasks: int) -> list[list[int]]:
+    """The edges at each task, ``[num_tasks]`` lists."""
+    edges: list[list[int]] = [[] for _ in range(num_tasks)]
+    for edge, task in enumerate(ends.tolist()):
+        edges[task].append(edge)
+    return edges

@@ -1,0 +1,1 @@
+"""Searches: methods that spend a budget of evaluations; see :class:`placer.problem.Search`."""
