@@ -49,8 +49,7 @@ def partition(
     offsets = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=num_vertices))])
     _, parts = pymetis.part_graph(
         num_parts,
-        xadj=offsets.tolist(),
-        adjncy=others.tolist(),
+        pymetis.CSRAdjacency(offsets.tolist(), others.tolist()),
         vweights=_whole(work).tolist(),
         eweights=_whole(pair_weights).tolist(),
         tpwgts=None if shares is None else shares.tolist(),
