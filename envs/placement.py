@@ -33,9 +33,9 @@ class PlacementEnv(gym.Env[NDArray[np.float32], NDArray[np.int64]]):
 
     ## Observation Space
 
-    ``Box(0, 1, (num_groups, num_features + 16), float32)``: per group the columns of
+    ``Box(0, 1, (num_groups * (num_features + 16),), float32)``: group after group the columns of
     :func:`envs.features.group_features`, then those of :func:`envs.features.heaviest_neighbours`.
-    It is the same in every episode.
+    ``observation.reshape(num_groups, -1)`` has a row per group. It is the same in every episode.
 
     ## Rewards
 
@@ -103,7 +103,7 @@ class PlacementEnv(gym.Env[NDArray[np.float32], NDArray[np.int64]]):
             options: None are known.
 
         Returns:
-            The observation ``[num_groups, num_features + 16]``, and an empty info.
+            The observation ``[num_groups * (num_features + 16)]``, and an empty info.
         """
         super().reset(seed=seed)
         self._choices = np.empty(0, np.int32)
@@ -134,8 +134,9 @@ class PlacementEnv(gym.Env[NDArray[np.float32], NDArray[np.int64]]):
 
 
 def whole_observation(problem: Problem) -> NDArray[np.float32]:
-    """What there is to see of all groups, ``[num_groups, num_features + 16]``."""
-    return np.concatenate([group_features(problem), heaviest_neighbours(problem)], axis=1)
+    """What there is to see of all groups, ``[num_groups * (num_features + 16)]``."""
+    rows = np.concatenate([group_features(problem), heaviest_neighbours(problem)], axis=1)
+    return rows.ravel()
 
 
 def result_info(evaluations: Evaluations) -> dict[str, Any]:

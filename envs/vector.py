@@ -85,7 +85,7 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
             options: None are known.
 
         Returns:
-            The observations ``[num_envs, num_groups, num_features + 16]``, and an empty info.
+            The observations ``[num_envs, num_groups * (num_features + 16)]``, and an empty info.
         """
         super().reset(seed=seed)
         return self._observations(), {}
