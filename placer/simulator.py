@@ -222,23 +222,26 @@ class Simulator:
         return devices
 
     def _check_made_for_this(self, placement: Placement) -> None:
-        for what, theirs, ours in (
+        for what, given, own in (
             ("graph", placement.graph, self.graph),
             ("cluster", placement.cluster, self.cluster),
         ):
-            if theirs is not ours and theirs.fingerprint != ours.fingerprint:
+            if given is not own and given.fingerprint != own.fingerprint:
                 raise PlacementError(
-                    f"placement is for {what} {theirs.name!r}; this simulator has another "
-                    f"{what}, {ours.name!r}"
+                    f"placement is for {what} {given.name!r}; this simulator has another "
+                    f"{what}, {own.name!r}"
                 )
         if placement.order != self.order:
             raise PlacementError(
                 f"placement is for order {placement.order!r}; this simulator has order "
                 f"{self.order!r}"
             )
-        if placement.priorities is not None and not np.array_equal(
-            placement.priorities, np.nan if self.priorities is None else self.priorities
-        ):
+        theirs, ours = placement.priorities, self.priorities
+        if theirs is None or ours is None:
+            same = theirs is ours
+        else:
+            same = np.array_equal(theirs, ours)
+        if not same:
             raise PlacementError("placement has other priorities than this simulator")
 
     def _take_scratch(self) -> Scratch:

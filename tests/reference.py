@@ -7,7 +7,11 @@ worked out afterwards from the finished schedule. It shares no code with ``place
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from placer.cluster import Cluster
 from placer.costs import op_seconds
@@ -24,8 +28,8 @@ class Transfer:
     num_bytes: float
     duration: int
     consumers: list[int]
-    start: int | None = None
-    finish: int | None = None
+    start: int = -1  # while it waits
+    finish: int = -1
 
 
 @dataclass
@@ -58,14 +62,15 @@ def tensors_of(graph: OpGraph) -> dict[str, tuple[float, int, list[int]]]:
         tensors[f"^{op.name}"] = (0, i, [])
     for i, op in enumerate(graph.ops()):
         for ref in dict.fromkeys(op.inputs):
-            name, port = split_input(ref)
-            tensors[f"^{name}" if port is None else f"{name}:{port}"][2].append(i)
+            producer, from_port = split_input(ref)
+            name = f"^{producer}" if from_port is None else f"{producer}:{from_port}"
+            tensors[name][2].append(i)
     return tensors
 
 
 def default_priorities(graph: OpGraph, cluster: Cluster) -> list[int]:
     """Longest remaining path of durations summed over all devices."""
-    children = defaultdict(list)
+    children: dict[int, list[int]] = defaultdict(list)
     for _, producer, consumers in tensors_of(graph).values():
         children[producer] += consumers
     longest: dict[int, int] = {}
@@ -75,19 +80,25 @@ def default_priorities(graph: OpGraph, cluster: Cluster) -> list[int]:
     return [longest[op] for op in range(graph.num_ops)]
 
 
-def simulate(graph, cluster, placement, order="fifo", priorities=None) -> Result:
+def simulate(
+    graph: OpGraph,
+    cluster: Cluster,
+    placement: NDArray[np.int32],
+    order: str = "fifo",
+    priorities: Sequence[float] | NDArray[np.float64] | None = None,
+) -> Result:
     """Simulates one placement."""
     ops = range(graph.num_ops)
     device_of = [int(device) for device in placement]
     work = durations(graph, cluster)
     tensors = tensors_of(graph)
-    if order == "priority" and priorities is None:
+    if priorities is None:
         priorities = default_priorities(graph, cluster)
-    needs = {op: set() for op in ops}  # tensors that must be on its device
+    needs: dict[int, set[str]] = {op: set() for op in ops}  # tensors that must be on its device
     for name, (_, _, consumers) in tensors.items():
         for op in consumers:
             needs[op].add(name)
-    there = [set() for _ in cluster.devices]  # tensors that are on each device
+    there: list[set[str]] = [set() for _ in cluster.devices]  # tensors that are on each device
     ready_at: dict[int, int] = {}
     waiting: dict[int, list[Transfer]] = defaultdict(list)  # by channel
     result = Result()
@@ -119,7 +130,7 @@ def simulate(graph, cluster, placement, order="fifo", priorities=None) -> Result
         # transfer starts
         for channel, queue in waiting.items():
             busy = any(
-                t.finish is not None and t.finish > now
+                t.finish > now
                 for t in result.transfers
                 if cluster.channel_ids[t.source, t.target] == channel
             )
@@ -131,14 +142,11 @@ def simulate(graph, cluster, placement, order="fifo", priorities=None) -> Result
         for device, spec in enumerate(cluster.devices):
             mine = [op for op in ready_at if device_of[op] == device]
             running = sum(op in result.starts and result.finishes[op] > now for op in mine)
-            queue = [op for op in mine if op not in result.starts]
-            if order == "fifo":
-                queue.sort(key=lambda op: (ready_at[op], op))
-            else:
-                queue.sort(key=lambda op: (-priorities[op], op))
-            for op in queue[: spec.slots - running]:
+            first = {op: ready_at[op] if order == "fifo" else -priorities[op] for op in mine}
+            ready = [op for op in mine if op not in result.starts]
+            for op in sorted(ready, key=lambda op: (first[op], op))[: spec.slots - running]:
                 result.starts[op], result.finishes[op] = now, now + work[op][device]
-        ends = [*result.finishes.values(), *(t.finish for t in result.transfers if t.finish)]
+        ends = [*result.finishes.values(), *(t.finish for t in result.transfers)]
         if max(ends) <= now:
             break
         now = min(end for end in ends if end > now)
@@ -147,9 +155,16 @@ def simulate(graph, cluster, placement, order="fifo", priorities=None) -> Result
     return result
 
 
-def peak_memory(graph, cluster, device_of, tensors, result) -> list[float]:
+def peak_memory(
+    graph: OpGraph,
+    cluster: Cluster,
+    device_of: list[int],
+    tensors: dict[str, tuple[float, int, list[int]]],
+    result: Result,
+) -> list[float]:
     """Most bytes in use at once on each device, from a finished schedule."""
-    spans = [[] for _ in cluster.devices]  # (taken at, freed at, bytes)
+    # (taken at, freed at, bytes)
+    spans: list[list[tuple[float, float, float]]] = [[] for _ in cluster.devices]
     for op in range(graph.num_ops):
         device, start, finish = device_of[op], result.starts[op], result.finishes[op]
         spans[device].append((-1, float("inf"), graph.parameter_bytes[op]))
@@ -169,3 +184,14 @@ def peak_memory(graph, cluster, device_of, tensors, result) -> list[float]:
         in_use = (sum(b for start, end, b in mine if start <= i < end) for i in instants)
         peaks.append(float(max(in_use, default=0)))
     return peaks
+
+
+def breaks_a_constraint(graph: OpGraph, cluster: Cluster, placement: NDArray[np.int32]) -> bool:
+    """Whether an op is on a device of a wrong kind or off its colocation group."""
+    devices_of_group: dict[str, set[int]] = defaultdict(set)
+    for op, device in zip(graph.ops(), placement.tolist(), strict=True):
+        if op.device_kinds is not None and cluster.devices[device].kind not in op.device_kinds:
+            return True
+        if op.colocation_group is not None:
+            devices_of_group[op.colocation_group].add(device)
+    return any(len(devices) > 1 for devices in devices_of_group.values())

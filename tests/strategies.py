@@ -6,6 +6,8 @@ matter are common.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -32,11 +34,10 @@ def graphs(draw: st.DrawFn, max_ops: int = 12, constraints: bool = False) -> OpG
     for name in names:
         outputs = tuple(Output(draw(_small)) for _ in range(draw(st.integers(0, 3))))
         inputs = draw(st.lists(st.sampled_from(refs), max_size=4)) if refs else []
-        extra = {}
+        group, kinds = None, None
         if constraints:
-            extra["colocation_group"] = draw(st.sampled_from([None, None, None, "g", "h"]))
-            kinds = st.sampled_from([None, None, ("cpu",), ("gpu",), ("gpu", "cpu")])
-            extra["device_kinds"] = draw(kinds)
+            group = draw(st.sampled_from([None, None, None, "g", "h"]))
+            kinds = draw(st.sampled_from([None, None, ("cpu",), ("gpu",), ("gpu", "cpu")]))
         ops.append(
             Op(
                 name,
@@ -45,8 +46,9 @@ def graphs(draw: st.DrawFn, max_ops: int = 12, constraints: bool = False) -> OpG
                 parameter_bytes=draw(_small),
                 temporary_bytes=draw(_small),
                 outputs=outputs,
-                seconds={model: draw(_nanoseconds) * 1e-9 for model in MODELS},
-                **extra,
+                seconds={model: draw(_nanoseconds) / 1e9 for model in MODELS},
+                colocation_group=group,
+                device_kinds=kinds,
             )
         )
         refs += [f"^{name}", *(f"{name}:{port}" for port in range(len(outputs)))]
@@ -54,31 +56,28 @@ def graphs(draw: st.DrawFn, max_ops: int = 12, constraints: bool = False) -> OpG
 
 
 @st.composite
-def clusters(draw: st.DrawFn, max_devices: int = 4, max_memory: float = 60) -> Cluster:
-    """Clusters of unlike devices; every pair on one channel model, or each pair on its own."""
-    num_devices = draw(st.integers(1, max_devices))
+def clusters(draw: st.DrawFn, min_devices: int = 1) -> Cluster:
+    """Up to 4 unlike devices, of both kinds if there are two; one channel model or many."""
+    num_devices = draw(st.integers(min_devices, 4))
     devices = tuple(
         Device(
             name=f"d:{i}",
-            # device 0 and 1 are of both kinds, so that any op can run somewhere
             kind=("cpu", "gpu")[i] if i < 2 else draw(st.sampled_from(["cpu", "gpu"])),
             model=draw(st.sampled_from(MODELS)),
-            memory_bytes=draw(st.one_of(st.just(float("inf")), st.integers(0, int(max_memory)))),
+            memory_bytes=draw(st.just(float("inf")) | st.integers(0, 60)),
             slots=draw(st.integers(1, 3)),
         )
         for i in range(num_devices)
     )
-    mixed = draw(st.booleans())
-    names = [device.name for device in devices]
-    if mixed:
-        groups = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    else:
-        groups = [tuple(names)] if num_devices > 1 else []
+    names = tuple(device.name for device in devices)
+    groups: list[tuple[str, ...]] = [names] if num_devices > 1 else []
+    if draw(st.booleans()):
+        groups = list(itertools.combinations(names, 2))
     links = tuple(
         Link(
             devices=group,
             bandwidth=draw(st.sampled_from([0.5e9, 1e9, 2e9])),
-            latency_seconds=draw(_nanoseconds) * 1e-9,
+            latency_seconds=draw(_nanoseconds) / 1e9,
             channel=draw(st.sampled_from(CHANNELS)),
         )
         for group in groups
