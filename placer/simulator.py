@@ -222,26 +222,22 @@ class Simulator:
         return devices
 
     def _check_made_for_this(self, placement: Placement) -> None:
-        for what, given, own in (
+        for what, theirs, ours in (
             ("graph", placement.graph, self.graph),
             ("cluster", placement.cluster, self.cluster),
         ):
-            if given is not own and given.fingerprint != own.fingerprint:
+            if theirs is not ours and theirs.fingerprint != ours.fingerprint:
                 raise PlacementError(
-                    f"placement is for {what} {given.name!r}; this simulator has another "
-                    f"{what}, {own.name!r}"
+                    f"placement is for {what} {theirs.name!r}; this simulator has another "
+                    f"{what}, {ours.name!r}"
                 )
         if placement.order != self.order:
             raise PlacementError(
                 f"placement is for order {placement.order!r}; this simulator has order "
                 f"{self.order!r}"
             )
-        theirs, ours = placement.priorities, self.priorities
-        if theirs is None or ours is None:
-            same = theirs is ours
-        else:
-            same = np.array_equal(theirs, ours)
-        if not same:
+        given = [p for p in (placement.priorities, self.priorities) if p is not None]
+        if len(given) == 1 or (len(given) == 2 and not np.array_equal(given[0], given[1])):
             raise PlacementError("placement has other priorities than this simulator")
 
     def _take_scratch(self) -> Scratch:

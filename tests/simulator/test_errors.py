@@ -49,12 +49,12 @@ def test_memory_may_be_full() -> None:
 def test_a_wrong_kind_of_device_is_infeasible() -> None:
     """And not an exception: the reason names op, device and the kinds that would do."""
     picky = graph(op("a", 1), op("b", 1, device_kinds=("tpu", "gpu")))
-    devices = (Device("cpu:0", "cpu", memory_bytes=1e9), Device("gpu:0", "gpu", memory_bytes=1e9))
+    devices = (Device("d0", "cpu", memory_bytes=1e9), Device("d1", "gpu", memory_bytes=1e9))
     mixed = Cluster("mixed", devices, cluster(2).links)
     results = Simulator(picky, mixed).evaluate([[1, 0], [1, 1]])
     assert results.feasible.tolist() == [False, True]
     assert results.reasons == (
-        "op 'b' is on cpu:0, of kind 'cpu'; it can run on 'tpu' or 'gpu'",
+        "op 'b' is on d0, of kind 'cpu'; it can run on 'tpu' or 'gpu'",
         None,
     )
 
