@@ -141,12 +141,14 @@ def label_edges(
 
 
 def _kind_bits(graph: OpGraph) -> list[int]:
-    """The device kinds that can run each op, a bit per kind that the graph mentions."""
-    bits: dict[str, int] = {}
-    for wanted in graph.device_kinds:
-        for kind in wanted or ():
-            bits.setdefault(kind, 1 << len(bits))
-    everything = sum(bits.values()) or 1
+    """The device kinds that can run each op, as bits.
+
+    There is a bit for CPUs, one for GPUs and one for each further kind that the graph mentions: an
+    op for any kind can do more than one for CPUs, even if no op mentions another kind.
+    """
+    mentioned = [kind for wanted in graph.device_kinds for kind in wanted or ()]
+    bits = {kind: 1 << i for i, kind in enumerate(dict.fromkeys(["cpu", "gpu", *mentioned]))}
+    everything = sum(bits.values())
     return [
         everything if wanted is None else sum({bits[kind] for kind in wanted})
         for wanted in graph.device_kinds

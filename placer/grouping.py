@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from placer._coarsen import coarsen
 from placer._scopes import ScopeTree, common_scope, scope_of
-from placer._units import HEAVY_SHARE, Units, join_colocated, label_edges
+from placer._units import HEAVY_SHARE, LIGHT_SHARE, Units, join_colocated, label_edges
 from placer.errors import UnknownNameError, UsageError
 from placer.graph import OpGraph
 
@@ -152,14 +152,21 @@ def _join_scopes(units: Units) -> None:
 
 
 def _join_consumers(units: Units) -> None:
-    """Joins each unit whose tensors are all read by one other unit to that one, where sound."""
+    """Joins each unit whose tensors are all read by one other unit to that one, where sound.
+
+    Of two units that both do work for the same reader, neither joins it: they can run at the same
+    time, as the branches before a concatenation.
+    """
     joined = True
     while joined:
         producers, consumers, _ = label_edges(units.graph, units.labels(), control=False)
-        only = np.bincount(producers, minlength=units.graph.num_ops)[producers] == 1
+        works = np.array([work > LIGHT_SHARE for work in units.work])[producers]
+        num_consumers = np.bincount(producers, minlength=units.graph.num_ops)
+        num_rivals = np.bincount(consumers[works], minlength=units.graph.num_ops)
+        joins = (num_consumers[producers] == 1) & (~works | (num_rivals[consumers] == 1))
         joined = False
         for producer, consumer in zip(
-            producers[only].tolist(), consumers[only].tolist(), strict=True
+            producers[joins].tolist(), consumers[joins].tolist(), strict=True
         ):
             joined |= units.join_if_sound(producer, consumer)
 

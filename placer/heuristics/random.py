@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from placer._draw import draw_choices
 from placer.problem import Problem
 
 
@@ -14,13 +15,4 @@ def random(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     Returns:
         Device per op group, ``[1, num_groups]``.
     """
-    return draw(problem, rng, 1)
-
-
-def draw(problem: Problem, rng: np.random.Generator, count: int) -> NDArray[np.int32]:
-    """Draws choices uniformly from those allowed, ``[count, num_groups]``."""
-    num_allowed = problem.allowed.sum(axis=1)
-    nth = rng.integers(num_allowed, size=(count, problem.num_groups))
-    # allowed devices of each group first, in order
-    devices = np.argsort(~problem.allowed, axis=1, kind="stable")
-    return devices[np.arange(problem.num_groups), nth].astype(np.int32)
+    return draw_choices(problem, rng, 1)

@@ -39,4 +39,5 @@ def equal_blocks(work: NDArray[np.float64], num_blocks: int) -> NDArray[np.int64
     """
     middle = np.cumsum(work) - work / 2
     blocks = (middle / work.sum() * num_blocks).astype(np.int64)
-    return np.clip(blocks, 0, num_blocks - 1)
+    clipped: NDArray[np.int64] = np.clip(blocks, 0, num_blocks - 1)
+    return clipped

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from placer._draw import draw_choices
 from placer.errors import InfeasibleError, UsageError
-from placer.heuristics.random import draw
 from placer.problem import Problem, Progress, SearchResult
 
 _BATCH = 64
@@ -47,7 +47,7 @@ def search(
     reason: str | None = None
     step_times = np.empty(evaluations)
     for done in range(0, evaluations, _BATCH):
-        choices = draw(problem, rng, min(_BATCH, evaluations - done))
+        choices = draw_choices(problem, rng, min(_BATCH, evaluations - done))
         result = problem.evaluate(choices)
         seconds = np.where(result.feasible, result.step_time_seconds, np.inf)
         step_times[done : done + len(choices)] = seconds
