@@ -1,0 +1,143 @@
+"""place() and solve(): the one call, its guard and its errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import placer
+from placer.api import best_heuristic, solve
+from placer.cluster import Cluster, Device, Link
+from placer.errors import InfeasibleError, UnknownNameError, UsageError
+from placer.problem import Problem, SearchResult
+
+
+def _small_gpus(graph: placer.OpGraph, share: float) -> Cluster:
+    """Three devices, each with a share of the memory that the graph needs on one device."""
+    everything = placer.Simulator(graph, Cluster.load("cpu-gpu")).schedule(
+        np.ones(graph.num_ops, int)
+    )
+    memory = share * everything.peak_memory_bytes["gpu:0"]
+    rates = {"flops": 1e13, "memory_bandwidth": 1e12, "op_overhead_seconds": 1e-6}
+    names = ("gpu:0", "gpu:1", "gpu:2")
+    devices = tuple(Device(name, "gpu", memory_bytes=memory, **rates) for name in names)
+    return Cluster("small", devices, (Link(names, 1e10, 1e-5),))
+
+
+@pytest.fixture(scope="module")
+def rnnlm() -> placer.OpGraph:
+    return placer.OpGraph.load("rnnlm")
+
+
+def test_a_placement_comes_with_its_time_and_its_finder(rnnlm, tmp_path) -> None:
+    """The step time is that of the placement, simulated anew; it is saved and loads again."""
+    placement = placer.place(rnnlm, "p100x4", strategy="random", evaluations=30)
+    simulator = placer.Simulator(rnnlm, placement.cluster)
+    assert placement.step_time == simulator.step_time(placement.devices)
+    one_gpu = simulator.step_time(np.ones(rnnlm.num_ops, int))
+    assert placement.speedup == one_gpu / placement.step_time
+    assert placement.found_by in {"expert", "heft", "metis", "single_device:gpu:0", "random"}
+    assert placement.device_of(rnnlm.op_names[0]) in placement.cluster.device_names
+    placement.save(tmp_path / "p.json")
+    assert placer.Placement.load(tmp_path / "p.json", rnnlm, placement.cluster) == placement
+
+
+def test_no_strategy_does_worse_than_the_best_heuristic(rnnlm) -> None:
+    """A search that finds only bad placements does not hide the heuristics'."""
+
+    def stubborn(problem, *, evaluations, seed, start=None, on_progress=None) -> SearchResult:
+        choices = np.zeros(problem.num_groups, np.int32)  # everything on the CPU
+        seconds = float(problem.evaluate(choices[None]).step_time_seconds[0])
+        return SearchResult("stubborn", choices, seconds, 1, 0.0, np.array([seconds]))
+
+    problem = Problem.build(rnnlm, Cluster.load("p100x4"))
+    solution = solve(problem, strategy=stubborn, evaluations=50)
+    best = best_heuristic(solution.heuristics)
+    assert best is not None
+    assert solution.search is not None
+    assert solution.search.step_time_seconds > best.step_time_seconds
+    assert (solution.found_by, solution.step_time_seconds) == (best.name, best.step_time_seconds)
+    assert solution.evaluations == len(solution.heuristics) + 1
+
+
+def test_a_better_search_is_named(rnnlm) -> None:
+    """What the search found wins only if it is strictly better, and then bears its name."""
+
+    def oracle(problem, *, evaluations, seed, start=None, on_progress=None) -> SearchResult:
+        return SearchResult("oracle", start, 1e-9, 1, 0.0, np.array([1e-9]))
+
+    problem = Problem.build(rnnlm, Cluster.load("p100x4"))
+    solution = solve(problem, strategy=oracle, evaluations=50)
+    assert (solution.found_by, solution.step_time_seconds) == ("oracle", 1e-9)
+
+
+def test_the_budget_includes_the_heuristics(rnnlm) -> None:
+    """The search gets what the heuristics left, and nothing if they left nothing."""
+    problem = Problem.build(rnnlm, Cluster.load("p100x4"))
+    assert solve(problem, strategy="random", evaluations=40).evaluations == 40
+    assert solve(problem, strategy="random", evaluations=1).search is None
+
+
+def test_a_graph_too_large_for_one_device_gets_a_feasible_placement(rnnlm) -> None:
+    """Single devices are reported infeasible with device and bytes; what is returned fits."""
+    cluster = _small_gpus(rnnlm, 0.7)
+    problem = Problem.build(rnnlm, cluster)
+    solution = solve(problem, evaluations=100)
+    singles = [row for row in solution.heuristics if row.name.startswith("single_device")]
+    assert len(singles) == 3
+    for row in singles:
+        assert not row.feasible
+        assert row.reason is not None
+        assert row.name.removeprefix("single_device:") in row.reason
+        assert "bytes" in row.reason
+    schedule = placer.Simulator(rnnlm, cluster).schedule(solution.placement().devices)
+    assert schedule.feasible
+    assert max(schedule.peak_memory_bytes.values()) <= cluster.devices[0].memory_bytes
+
+
+def test_an_impossible_problem_says_why(rnnlm) -> None:
+    """Where nothing fits, the error has the device and the bytes."""
+    with pytest.raises(InfeasibleError, match="bytes"):
+        placer.place(rnnlm, _small_gpus(rnnlm, 0.05), strategy="random", evaluations=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"evaluations": 0}, UsageError, "evaluations is 0; expected at least 1"),
+        ({"seed": -1}, UsageError, "seed is -1"),
+        ({"strategy": "reinforse"}, UnknownNameError, "did you mean 'reinforce'"),
+        ({"num_groups": 0}, UsageError, "0"),
+        ({"order": "lifo"}, placer.PlacerError, "lifo"),
+        ({"num_threads": 0}, UsageError, "0"),
+    ],
+)
+def test_bad_arguments_are_refused(rnnlm, arguments, error, message: str) -> None:
+    """Each message says what was given and what was expected."""
+    with pytest.raises(error, match=message):
+        placer.place(rnnlm, "cpu-gpu", **arguments)
+
+
+def test_unknown_targets_are_refused() -> None:
+    """A target that is neither a graph, nor a file, nor of TensorFlow is a clear error."""
+    with pytest.raises(UnknownNameError, match="unknown workload 'rnnml'; did you mean 'rnnlm'"):
+        placer.place("rnnml", "cpu-gpu")
+    with pytest.raises(placer.ReadError):
+        placer.place(42, "cpu-gpu")
+
+
+def test_the_same_seed_gives_the_same_placement(rnnlm) -> None:
+    """Learning included, bit for bit; another seed gives another search."""
+    first, again = (placer.place(rnnlm, "v100x8", evaluations=120, seed=3) for _ in range(2))
+    assert first == again
+    assert first.step_time == again.step_time
+
+
+def test_one_device_and_one_op() -> None:
+    """The smallest problems have the only answer there is."""
+    graph = placer.OpGraph.from_ops("one", [placer.Op("a", "MatMul", flops=1e9)])
+    cluster = Cluster(
+        "one", (Device("cpu:0", "cpu", memory_bytes=1, flops=1e9, memory_bandwidth=1),)
+    )
+    placement = placer.place(graph, cluster, evaluations=20)
+    assert (placement.step_time, placement.speedup) == (1.0, 1.0)
