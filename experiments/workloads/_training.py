@@ -28,6 +28,13 @@ def training_step(loss_of: Callable[..., Any], parameters: Sequence[Any], optimi
     return tf.function(train_step, autograph=False)
 
 
+def make_variables(loss_of: Callable[..., Any], *specs: Any) -> None:
+    """Has Keras make the variables of all layers, which it does when they are first called."""
+    import tensorflow as tf
+
+    tf.function(loss_of, autograph=False).get_concrete_function(*specs)
+
+
 def classification_loss(labels: Any, logits: Any) -> Any:
     """Mean cross-entropy of one label per row, in a scope of its own."""
     import tensorflow as tf

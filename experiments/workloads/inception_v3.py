@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.workloads._training import classification_loss, training_step
+from experiments.workloads._layers import ConvNorm
+from experiments.workloads._training import classification_loss, make_variables, training_step
 
 # A convolution: filters, kernel, stride, padding. A pool: its kind, window, stride. A tuple in a
 # list of layers: layers side by side on the same input, concatenated.
@@ -127,17 +128,10 @@ def build(
 
     images = tf.TensorSpec((batch_size, image_size, image_size, 3), tf.float32)
     labels = tf.TensorSpec((batch_size,), tf.int32)
-    # Keras makes a layer's variables when it is first called.
-    tf.function(loss_of, autograph=False).get_concrete_function(images, labels)
-    layers = [
-        *(
-            layer
-            for branch in (stem, *(b for row in blocks for b in row))
-            for layer in branch.layers
-        ),
-        head,
-    ]
-    parameters = [v for layer in layers for v in layer.trainable_variables]
+    make_variables(loss_of, images, labels)
+    branches = [stem, *(branch for row in blocks for branch in row)]
+    layers = [layer for branch in branches for conv in branch.convolutions for layer in conv.layers]
+    parameters = [v for layer in (*layers, head) for v in layer.trainable_variables]
     step = training_step(loss_of, parameters, keras.optimizers.SGD(0.045, name="sgd"))
     return step, (images, labels)
 
@@ -147,10 +141,10 @@ class _Branch:
 
     def __init__(self, scope: str, layers: Sequence[Any]) -> None:
         self.scope = scope
-        self.layers: list[Any] = []
+        self.convolutions: list[ConvNorm] = []
         self._calls = [self._make(spec) for spec in layers]
 
-    def _make(self, spec: Any) -> Any:
+    def _make(self, spec: Any) -> Callable[[Any], Any]:
         import keras
 
         if spec == "max_pool":
@@ -160,14 +154,9 @@ class _Branch:
         if isinstance(spec[0], tuple):
             parts = [self._make(part) for part in spec]
             return lambda x: keras.ops.concatenate([part(x) for part in parts], 3)
-        filters, kernel, stride, padding = spec
-        index = len(self.layers) // 2
-        convolution = keras.layers.Conv2D(
-            filters, kernel, stride, padding, use_bias=False, name=f"conv_{index}"
-        )
-        norm = keras.layers.BatchNormalization(scale=False, name=f"norm_{index}")
-        self.layers += [convolution, norm]
-        return lambda x: keras.ops.relu(norm(convolution(x), training=True))
+        layer = ConvNorm(len(self.convolutions), *spec, scale=False)
+        self.convolutions.append(layer)
+        return lambda x: keras.ops.relu(layer(x))
 
     def __call__(self, features: Any) -> Any:
         import tensorflow as tf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.workloads._layers import lstm_cell, lstm_step, word_loss
 from experiments.workloads._training import training_step
 
 
@@ -36,11 +37,7 @@ def build(
 
     embedding = keras.layers.Embedding(vocabulary, num_units, name="embedding")
     embedding.build((batch_size, num_steps))
-    cells = [
-        # Keras's default, orthogonal, takes long to compute at this size
-        keras.layers.LSTMCell(num_units, recurrent_initializer="glorot_uniform", name="cell")
-        for _ in range(num_layers)
-    ]
+    cells = [lstm_cell(num_units) for _ in range(num_layers)]
     softmax = keras.layers.Dense(vocabulary, name="logits")
     for layer in (*cells, softmax):
         layer.build((batch_size, num_units))
@@ -52,18 +49,13 @@ def build(
         states = [[zeros, zeros] for _ in cells]
         for step in range(num_steps):
             with tf.name_scope(f"embedding/step_{step}/"):
-                output = tf.nn.embedding_lookup(embedding.embeddings.value, words[:, step])
-            for layer, cell in enumerate(cells):
-                with tf.name_scope(f"lstm_{layer}/step_{step}/"):
-                    output, states[layer] = cell(output, states[layer])
-            with tf.name_scope(f"softmax/step_{step}/"):
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels=next_words[:, step], logits=softmax(output)
-                )
-                losses.append(tf.reduce_mean(loss))
+                inputs = tf.nn.embedding_lookup(embedding.embeddings.value, words[:, step])
+            outputs = lstm_step("", cells, inputs, states, step)
+            targets = next_words[:, step]
+            losses.append(word_loss(f"softmax/step_{step}/", softmax, outputs, targets))
         with tf.name_scope("loss/"):
             return tf.add_n(losses) / num_steps
 
-    spec = tf.TensorSpec((batch_size, num_steps), tf.int32)
     step = training_step(loss_of, parameters, keras.optimizers.SGD(1.0, name="sgd"))
+    spec = tf.TensorSpec((batch_size, num_steps), tf.int32)
     return step, (spec, spec)

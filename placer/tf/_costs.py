@@ -24,7 +24,7 @@ NO_WORK = op_types(
 _PER_ELEMENT = {
     **dict.fromkeys(
         op_types(
-            "Abs AssignAddVariableOp AssignSubVariableOp Ceil DivNoNan Elu Erf Exp Expm1 Floor "
+            "Abs AssignAddVariableOp AssignSubVariableOp Ceil DivNoNan Elu Erf Erfc Exp Expm1 Floor "
             "FloorDiv FloorMod LeakyRelu LeakyReluGrad LogicalAnd LogicalNot LogicalOr Log1p Max "
             "Min Prod Relu Relu6 Relu6Grad ReluGrad Round Select SelectV2 Sigmoid Sign Sqrt Tanh "
             "All Any Cumsum Sin Cos"
@@ -57,7 +57,9 @@ _MOVES = op_types(
     "InvertPermutation LinSpace MirrorPad OneHot OnesLike Pack Pad PadV2 Range "
     "ResourceGather ResourceGatherNd ReverseV2 ScatterNd Slice Split SplitV "
     "StridedSlice StridedSliceGrad Tile Transpose Unpack UnsortedSegmentSum ZerosLike "
-    "BroadcastGradientArgs TensorScatterUpdate ResourceScatterUpdate"
+    "BroadcastGradientArgs TensorScatterUpdate ResourceScatterUpdate EmptyTensorList "
+    "TensorListFromTensor TensorListGetItem TensorListPopBack TensorListPushBack "
+    "TensorListReserve TensorListSetItem TensorListStack"
 )
 
 

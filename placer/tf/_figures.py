@@ -124,7 +124,7 @@ def _calls(operation: Any, library: Mapping[str, Any], counts: dict[str, int]) -
 
 def _body(function: Any, operation: Any, skip: int, library: Mapping[str, Any]) -> Cost:
     """All the work of a function that an op calls with its inputs from number `skip` on."""
-    graph = function_graph(library[function.name], operation, list(operation.inputs)[skip:])
+    graph = function_graph(library[function.name], operation, list(operation.inputs)[skip:]).graph
     costs = [figures.cost for figures in graph_figures(graph, library).values()]
     return Cost(
         sum(c.flops for c in costs), sum(c.bytes for c in costs), all(c.known for c in costs)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from placer.graph import split_input
 
 _MOST_TRIPS = 100_000
 
@@ -41,7 +44,7 @@ def _run_counters(loop: Any, library: Mapping[str, Any], counts: Mapping[str, in
     values = [_constant(loop.inputs[i], counts) for i in positions]
     if any(value is None for value in values):
         return None
-    with _session(test) as tests, _session(body) as bodies:
+    with _session(test.graph) as tests, _session(body.graph) as bodies:
         for trips in range(_MOST_TRIPS):
             feed = {test.inputs[i].name: v for i, v in zip(positions, values, strict=True)}
             if not tests.run(test.outputs[0].name, feed):
@@ -63,15 +66,56 @@ def _session(graph: Any) -> Any:
     return tf.compat.v1.Session(graph=copy)
 
 
-def function_graph(definition: Any, caller: Any, inputs: Sequence[Any]) -> Any:
-    """The graph of a function that `caller` calls with inputs of these shapes."""
-    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+@dataclass(frozen=True)
+class Function:
+    """The graph of a function, with its inputs and outputs as tensors of it."""
+
+    graph: Any
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+def function_graph(definition: Any, caller: Any, inputs: Sequence[Any]) -> Function:
+    """The graph of a function that `caller` calls with these inputs, whose shapes it takes over."""
+    import tensorflow as tf
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+    from tensorflow.python.ops import handle_data_util
 
     shapes = [t.shape.as_proto() for t in inputs]
     with caller.graph.as_default():
-        return function_def_to_graph(
+        graph_def, flat_names = function_def_to_graph_def(
             definition, input_shapes=shapes, include_library_functions=True
         )
+    names = [flat_names[arg.name].removesuffix(":0") for arg in definition.signature.input_arg]
+    kept = [node for node in graph_def.node if node.name not in names]
+    del graph_def.node[:]
+    graph_def.node.extend(kept)
+    graph = tf.Graph()
+    with graph.as_default():
+        placeholders = []
+        for name, tensor in zip(names, inputs, strict=True):
+            placeholder = tf.compat.v1.placeholder(tensor.dtype, tensor.shape, name)
+            # the shapes behind handles and lists, without which their reads have none
+            if tensor.dtype in (tf.resource, tf.variant):
+                handle_data_util.set_handle_data(placeholder, _handle_data(tensor))
+            placeholders.append(placeholder)
+        read = {split_input(ref)[0] for node in kept for ref in node.input}
+        bound = {t.op.name: t for t in placeholders if t.op.name in read}
+        tf.import_graph_def(graph_def, bound, name="")
+        outputs = [
+            graph.get_tensor_by_name(flat_names[definition.ret[arg.name]])
+            for arg in definition.signature.output_arg
+        ]
+    return Function(graph, placeholders, outputs)
+
+
+def _handle_data(tensor: Any) -> Any:
+    """The shape and type behind a handle or list; a loop hands on what it was given."""
+    from tensorflow.python.ops import handle_data_util
+
+    while tensor.op.type in ("While", "StatelessWhile", "Identity"):
+        tensor = tensor.op.inputs[tensor.value_index]
+    return handle_data_util.get_resource_handle_data(tensor)
 
 
 def _sources(outputs: Sequence[Any], inputs: Sequence[Any]) -> set[int]:
