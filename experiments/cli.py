@@ -6,6 +6,7 @@ stdout, progress and errors to stderr. Exit codes: 0, 2 for bad input, 130 when 
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +36,11 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except PlacerError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has left; typer knows what to do
+                raise
+            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -69,7 +75,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_names(as_json: JsonOption = False) -> None:
-    """Names of the bundled workloads, preset clusters, strategies and heuristics."""
+    """List workloads, clusters, strategies, heuristics."""
     from placer.cluster import preset_clusters
     from placer.graph import bundled_graphs
     from placer.heuristics import HEURISTICS
@@ -99,7 +105,7 @@ def inspect(
     groups: GroupsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a graph, in a cluster, or why an op is in its op group."""
+    """Show what is in a graph, a cluster or an op group."""
     from experiments import inspection, tables
     from placer.grouping import group_ops
 
@@ -154,7 +160,7 @@ def simulate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one step of a graph under a placement."""
+    """Simulate a step under a placement."""
     from experiments import simulation, tables
     from placer.placement import Placement
 
@@ -221,6 +227,7 @@ def train(
     from experiments import tables
     from experiments.run import RunFolder, free_folder
     from experiments.training import train as run_training
+    from experiments.training import trains_policy
 
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run: give --out")
@@ -250,8 +257,15 @@ def train(
         name = f"{op_graph.name}-{devices.name}-{config.strategy}-seed{config.seed}"
         folder = folder or free_folder(Path("runs") / name)
         folder.create(config, op_graph, devices)
+    typer.echo(
+        f"{config.strategy} on {config.graph} and {config.cluster}: "
+        f"{problem.num_groups} op groups, {problem.num_devices} devices",
+        err=True,
+    )
+    if trains_policy(config.strategy):
+        terminal.load_tensorflow()
     try:
-        with terminal.training_progress(config.strategy, config.evaluations) as (
+        with terminal.training_progress(config.evaluations) as (
             on_heuristics,
             on_progress,
         ):
@@ -264,7 +278,7 @@ def train(
     else:
         terminal.print_tables([tables.training_table(result)])
         typer.echo(f"{result.solution.evaluations} evaluations in {result.seconds:.1f} s")
-        typer.echo(f"written to {folder.path}: {', '.join(sorted(folder.paths()))}")
+        typer.echo(f"placement written to {folder.placement}, metrics and all else beside it")
 
 
 @app.command()
@@ -295,8 +309,12 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare heuristics and strategies under one budget, over several seeds."""
+    """Compare methods under one budget, over seeds.
+
+    Methods are heuristics and strategies. With --json, there is a line for each run.
+    """
     from experiments import comparison, tables
+    from experiments.training import trains_policy
 
     names = comparison.parse_methods(methods)
     graphs = [_load_graph(None, name) for name in dict.fromkeys(workloads or ())]
@@ -306,6 +324,8 @@ def compare(
         raise UsageError("nothing to compare on: give names of workloads, or --graph")
     devices = _load_cluster(cluster)
     problems = [_build_problem(op_graph, devices, groups, "fifo") for op_graph in graphs]
+    if any(map(trains_policy, names)):
+        terminal.load_tensorflow()
     rows = []
     num_rows = len(problems) * len(names) * seeds
     for row in terminal.tracked(
@@ -327,7 +347,11 @@ def plot(
         Path, typer.Option("--out", help="Picture to write: .png, .svg or .pdf.", metavar="FILE")
     ] = Path("reward.png"),
 ) -> None:
-    """Draw reward and best step time of runs; those that differ in the seed alone as one line."""
+    """Draw the reward curves of runs.
+
+    Runs that differ in the seed alone are one line, their median, in a band from the least to the
+    greatest of them.
+    """
     from experiments.plots import RunCurves, check_picture, plot_runs
 
     check_picture(out)

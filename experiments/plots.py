@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,11 +111,10 @@ def _draw_task(reward_axes: Axes, time_axes: Axes, runs: Sequence[RunCurves]) ->
         _draw_curve(reward_axes, of_kind, "mean_reward", 1.0, color, label)
         _draw_curve(time_axes, of_kind, "best_step_time_seconds", scale, color, label)
     for (name, seconds, reward), style in _references(runs[0].heuristics):
+        look: dict[str, Any] = {"color": "0.35", "linestyle": style, "linewidth": 1.2}
+        reward_axes.axhline(reward, **look)
         label = f"{name} ({seconds / scale:.4g} {unit})"
-        reward_axes.axhline(reward, color="0.35", linestyle=style, linewidth=1.2, label=label)
-        time_axes.axhline(
-            seconds / scale, color="0.35", linestyle=style, linewidth=1.2, label=label
-        )
+        time_axes.axhline(seconds / scale, label=label, **look)
     reward_axes.set_ylabel(
         "reward, mean of each batch\n" + r"$-\sqrt{\mathrm{step\ time / reference}}$"
     )
@@ -124,7 +123,7 @@ def _draw_task(reward_axes: Axes, time_axes: Axes, runs: Sequence[RunCurves]) ->
     time_axes.set_xlim(left=0)
     for axes in (reward_axes, time_axes):
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, loc="best")
+    time_axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 
 def _draw_curve(

@@ -52,6 +52,8 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 def training_table(result: TrainingResult) -> Table:
     """Every heuristic and what was learned, and how much faster the best placement is."""
+    from experiments.training import count_evaluations
+
     solution, config = result.solution, result.config
     best = solution.step_time_seconds
     rows: list[tuple[str, float | None, str | None]] = [
@@ -59,15 +61,17 @@ def training_table(result: TrainingResult) -> Table:
         for row in solution.heuristics
     ]
     learned = solution.search.step_time_seconds if solution.search else None
-    rows.append((f"{config.strategy} (learned)", learned, None if learned else "nothing feasible"))
+    no_budget = count_evaluations(solution.heuristics) >= config.evaluations
+    reason = "the budget was spent" if no_budget else "no sample was feasible"
+    rows.append((f"{config.strategy} (learned)", learned, None if learned else reason))
     return make_table(
         f"{config.graph} on {config.cluster}: best step time {format_seconds(best)}, "
         f"found by {solution.found_by}",
-        ("method", ">step time", ">best is faster by", "infeasible because"),
+        ("method", ">step time", ">speedup of the best", "no step time because"),
         [
             (
                 name,
-                "infeasible" if seconds is None else format_seconds(seconds),
+                "-" if seconds is None else format_seconds(seconds),
                 "" if seconds is None else f"{seconds / best:.2f}x",
                 reason or "",
             )

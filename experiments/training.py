@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from experiments.run import RunConfig, RunFolder
 from placer.api import Solution, best_heuristic, solve
+from placer.errors import UnknownNameError
 from placer.heuristics import HeuristicResult
 from placer.placement import Placement
 from placer.problem import Problem, Progress, Search, SearchResult
@@ -77,12 +78,23 @@ def training_settings(strategy: str) -> dict[str, float | str]:
     Raises:
         UnknownNameError: No such strategy.
     """
-    resolve("strategy", strategy, STRATEGIES)
+    if strategy not in STRATEGIES:
+        raise UnknownNameError("strategy", strategy, STRATEGIES)
     for preset in PRESETS.values():
         if preset.method == strategy:
             settings = dataclasses.asdict(preset)
             return {name: value for name, value in settings.items() if value is not None}
     return {}
+
+
+def count_evaluations(heuristics: Sequence[HeuristicResult]) -> int:
+    """How many placements the heuristics evaluated."""
+    return sum(row.choices is not None for row in heuristics)
+
+
+def trains_policy(strategy: str) -> bool:
+    """Whether a strategy trains a policy, and so needs TensorFlow."""
+    return any(preset.method == strategy for preset in PRESETS.values())
 
 
 def train(
@@ -152,16 +164,17 @@ class _Record:
         self.wall_seconds = time.perf_counter() - self.began
         self.first_row: dict[str, float] = {
             "step": 0,
-            "evaluations": sum(row.choices is not None for row in heuristics),
+            "evaluations": count_evaluations(heuristics),
             "best_step_time_seconds": min(feasible, default=math.inf),
             "mean_step_time_seconds": float(np.mean(feasible)) if feasible else math.nan,
             "num_feasible": len(feasible),
             "wall_seconds": self.wall_seconds,
         }
-        self.folder.start_metrics([self.first_row])
+        if not self.folder.checkpoint.exists():  # its rows stay until it is read
+            self.begin([])
 
-    def restart(self, rows: Sequence[dict[str, float]]) -> None:
-        """Writes the rows of a search that goes on."""
+    def begin(self, rows: Sequence[dict[str, float]]) -> None:
+        """Writes the rows of a search so far."""
         self.folder.start_metrics([self.first_row, *map(self._of_run, rows)])
 
     def add(self, row: dict[str, float], progress: Progress) -> None:
@@ -228,7 +241,7 @@ class _PolicySearch:
         record, checkpoint = self.record, self.record.folder.checkpoint
         if checkpoint.exists():
             trainer = Trainer.restore(checkpoint, problem)
-            record.restart([dataclasses.asdict(row) for row in trainer.rows])
+            record.begin([dataclasses.asdict(row) for row in trainer.rows])
         else:
             settings: dict[str, Any] = dict(record.config.training)
             config = TrainingConfig(**settings)
