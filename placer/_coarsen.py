@@ -50,7 +50,7 @@ def partition(
     _, parts = pymetis.part_graph(
         num_parts,
         pymetis.CSRAdjacency(offsets.tolist(), others.tolist()),
-        vweights=_whole(work).tolist(),
+        vweights=_whole(_fair(work, num_parts)).tolist(),
         eweights=_whole(pair_weights).tolist(),
         tpwgts=None if shares is None else shares.tolist(),
         recursive=False,
@@ -120,6 +120,20 @@ def _allot(units: Units, classes: list[list[int]], most: int) -> list[int]:
             break
         allotted[max(open_classes, key=lambda i: (work[i] / allotted[i], -i))] += 1
     return allotted
+
+
+def _fair(work: NDArray[np.float64], num_parts: int) -> NDArray[np.float64]:
+    """The work of vertices, none above a part's fair share of the sum.
+
+    With heavier ones METIS leaves parts empty, says so on the terminal, and balances badly.
+    """
+    if len(work) <= num_parts:
+        return np.ones(len(work))
+    ascending = np.sort(work)
+    heaviest = ascending[::-1][:num_parts]
+    # what the others would have each, if each heavier one had a part to itself
+    limits = np.cumsum(ascending)[::-1][:num_parts] / np.arange(num_parts, 0, -1)
+    return np.minimum(work, limits[np.argmax(heaviest <= limits)])
 
 
 def _whole(weights: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -172,7 +172,11 @@ def _join_consumers(units: Units) -> None:
 
 
 def _join_light(units: Units) -> None:
-    """Joins each light unit to the one it shares most bytes with, where sound."""
+    """Joins each light unit to the one it shares most bytes with, where sound.
+
+    What joins one unit is light in sum, too, lest light units pile up around a heavy one.
+    """
+    taken = [0.0] * units.graph.num_ops  # work that joined each unit, right at roots
     joined = True
     while joined:
         producers, consumers, weights = label_edges(units.graph, units.labels())
@@ -183,8 +187,13 @@ def _join_light(units: Units) -> None:
         for unit, other in zip(
             ends[heaviest_first].tolist(), others[heaviest_first].tolist(), strict=True
         ):
-            if units.root(unit) == unit and units.is_light(unit):
-                joined |= units.join_if_sound(unit, other)
+            if units.root(unit) != unit or not units.is_light(unit):
+                continue
+            other = units.root(other)
+            sum_taken = taken[unit] + taken[other] + units.work[unit]
+            if sum_taken <= LIGHT_SHARE and units.join_if_sound(unit, other):
+                taken[units.root(unit)] = sum_taken
+                joined = True
 
 
 _RULES: tuple[tuple[str, Callable[[Units], None]], ...] = (
