@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -129,7 +131,7 @@ def test_maskable_ppo_learns(branches: Problem) -> None:
 
 
 def test_ppo_learns_on_a_real_graph() -> None:
-    """On a training graph of TensorFlow, PPO closes half the gap from random to one GPU."""
+    """On a training graph of TensorFlow, PPO's steps take at least 15% less than random ones."""
     env = gym.make(
         "envs:placer/SequentialPlacement-v0", graph="rnnlm", cluster="k80x4", num_groups=24
     )
@@ -137,11 +139,10 @@ def test_ppo_learns_on_a_real_graph() -> None:
     rng = np.random.default_rng(0)
     random, _ = play(env, lambda _, __: rng.integers(problem.num_devices))
     model = PPO("MlpPolicy", env, **SETTINGS)
-    model.learn(30_000)
+    model.learn(20_000)
     learned, _ = play(env, lambda observation, _: model.predict(observation)[0])
-    print(f"random {random:.3f}, learned {learned:.3f}, one GPU -1")
-    assert random < -1
-    assert learned > random + 0.5 * (-1 - random)
+    print(f"random {random:.3f}, learned {learned:.3f}")
+    assert learned > 0.92 * random  # rewards are negative roots of step times
 
 
 def test_ppo_trains_on_the_one_step_env(branches: Problem) -> None:
@@ -150,7 +151,15 @@ def test_ppo_trains_on_the_one_step_env(branches: Problem) -> None:
     env.action_space.seed(0)
     random, _ = play(env, lambda _, __: env.action_space.sample())
     model = PPO("MlpPolicy", env, **{**SETTINGS, "n_steps": 512})
-    model.learn(8_000)
+    model.learn(6_000)
     learned, _ = play(env, lambda observation, _: model.predict(observation)[0])
     print(f"random {random:.3f}, learned {learned:.3f}")
     assert learned > random + 0.5 * (best_reward(branches) - random)
+
+
+def test_the_documented_example_runs() -> None:
+    """The code on the page about environments that needs Stable-Baselines3 runs."""
+    page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    blocks = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "docs/environments.md", "exec"), {})  # noqa: S102
