@@ -68,10 +68,19 @@ def lstm_step(scope: str, cells: list[Any], inputs: Any, states: list[Any], step
     return inputs
 
 
-def word_loss(scope: str, layer: Any, outputs: Any, words: Any) -> Any:
-    """Mean cross-entropy of the words at one step, projection included, in a scope of its own."""
+def word_loss(layer: Any, outputs: Any, words: Any, step: int) -> Any:
+    """Mean cross-entropy at one step, projection included, in the scope ``softmax/step_{step}``.
+
+    Args:
+        layer: The projection to the vocabulary.
+        outputs: What it reads, ``[batch_size, num_units]``.
+        words: The right words, ``[batch_size, num_steps]``.
+        step: Number of the step.
+    """
     import tensorflow as tf
 
-    with tf.name_scope(scope):
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=words, logits=layer(outputs))
+    with tf.name_scope(f"softmax/step_{step}/"):
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=words[:, step], logits=layer(outputs)
+        )
         return tf.reduce_mean(losses)

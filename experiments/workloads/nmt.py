@@ -76,8 +76,7 @@ def build(
             inputs = lookup("decoder", target, target_words, step)
             outputs = lstm_step("decoder/", decoder, inputs, states, step)
             outputs = attend(step, outputs, memory, scored)
-            targets = next_words[:, step]
-            losses.append(word_loss(f"softmax/step_{step}/", softmax, outputs, targets))
+            losses.append(word_loss(softmax, outputs, next_words, step))
         with tf.name_scope("loss/"):
             return tf.add_n(losses) / num_steps
 

@@ -51,8 +51,7 @@ def build(
             with tf.name_scope(f"embedding/step_{step}/"):
                 inputs = tf.nn.embedding_lookup(embedding.embeddings.value, words[:, step])
             outputs = lstm_step("", cells, inputs, states, step)
-            targets = next_words[:, step]
-            losses.append(word_loss(f"softmax/step_{step}/", softmax, outputs, targets))
+            losses.append(word_loss(softmax, outputs, next_words, step))
         with tf.name_scope("loss/"):
             return tf.add_n(losses) / num_steps
 

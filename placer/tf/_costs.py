@@ -26,8 +26,8 @@ _PER_ELEMENT = {
         op_types(
             "Abs AssignAddVariableOp AssignSubVariableOp Ceil DivNoNan Elu Erf Erfc Exp Expm1 "
             "Floor FloorDiv FloorMod LeakyRelu LeakyReluGrad LogicalAnd LogicalNot LogicalOr Log1p "
-            "Max Min Prod Relu Relu6 Relu6Grad ReluGrad Round Select SelectV2 Sigmoid Sign Sqrt Tanh "
-            "All Any Cumsum Sin Cos"
+            "Max Min Prod Relu Relu6 Relu6Grad ReluGrad Round Select SelectV2 Sigmoid Sign Sqrt "
+            "Tanh All Any Cumsum Sin Cos"
         ),
         1.0,
     ),

@@ -43,10 +43,12 @@ def graph_figures(graph: Any, library: Mapping[str, Any]) -> dict[str, Figures]:
     """
     from tensorflow.python.framework import ops as tf_ops
     from tensorflow.python.profiler.internal import flops_registry  # noqa: F401 (registers)
+    from tensorflow.python.util import deprecation
 
     def registry(node: Any) -> float | None:
         try:
-            value = tf_ops.get_stats_for_node_def(graph, node, "flops").value
+            with deprecation.silence():
+                value = tf_ops.get_stats_for_node_def(graph, node, "flops").value
         except (ValueError, IndexError, TypeError):  # a shape or layout it does not know
             return None
         return None if value is None else float(value)
