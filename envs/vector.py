@@ -118,8 +118,8 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
         all_envs = np.ones(self.num_envs, bool)
         masks = {f"_{key}": all_envs for key in result}  # who has the key: every environment
         final_obs = np.empty(self.num_envs, object)
-        for row in range(self.num_envs):
-            final_obs[row] = self._observation
+        for row, observation in enumerate(self._observations()):
+            final_obs[row] = observation
         infos = {
             **result,
             **masks,
@@ -129,7 +129,7 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
             "_final_info": all_envs,
         }
         rewards = self.reward(evaluations)
-        return self._observations(), rewards, all_envs, ~all_envs, infos
+        return self._observations(), rewards, all_envs.copy(), ~all_envs, infos
 
     def _observations(self) -> NDArray[np.float32]:
         """The observations of all environments, as a copy that the caller may keep."""

@@ -87,6 +87,36 @@ def test_wrappers_of_gymnasium_work(problem: Problem) -> None:
     np.testing.assert_array_equal(infos["episode"]["l"], [1, 1])
 
 
+def test_results_are_copies(problem: Problem) -> None:
+    """Writing into what a step returned changes no later step."""
+    env = VectorPlacementEnv(problem, num_envs=2)
+    actions = np.zeros((2, problem.num_groups), int)
+    expected = env.reset()[0].copy()
+    observations, _, terminated, _, infos = env.step(actions)
+    observations[:] = infos["final_obs"][0][:] = 7
+    terminated[:] = False
+    assert infos["_feasible"].all()
+    np.testing.assert_array_equal(env.step(actions)[0], expected)
+
+
+def test_other_processes(problem: Problem) -> None:
+    """A problem travels to other processes, so that Gymnasium's AsyncVectorEnv works too."""
+    env = gym.make_vec(
+        "placer/SequentialPlacement-v0",
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"context": "spawn"},
+        problem=problem,
+    )
+    try:
+        env.reset()
+        rewards = [env.step(np.zeros(2, int))[1] for _ in range(problem.num_groups)][-1]
+    finally:
+        env.close()
+    expected = VectorPlacementEnv(problem).step(np.zeros((1, problem.num_groups), int))[1]
+    assert rewards.tolist() == [expected[0]] * 2
+
+
 def test_wrong_shapes(problem: Problem) -> None:
     """A batch of another shape is an error that names the expected one."""
     env = VectorPlacementEnv(problem, num_envs=2)
