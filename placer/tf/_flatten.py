@@ -3,7 +3,7 @@
 The flat GraphDef computes what the original computes. It differs in form alone: functions are
 inlined, captured variables are ``VarHandleOp`` nodes, captured constants are ``Const`` nodes,
 what is not needed for an output or a side effect is gone, gradients pass no common ``IdentityN``,
-and a variable is read once between two writes.
+a variable is read once between two writes, and no control edge says what other edges say.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def _simplify(flat: FlatGraph, roots: Sequence[str]) -> FlatGraph:
     renamed = _merge_reads([nodes[name] for name in order])
     kept = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
     kept.node.extend(nodes[name] for name in order if name not in renamed)
+    _drop_implied_controls(kept.node)
     names = {node.name for node in kept.node}
     for node in kept.node:
         _rename_colocation(node, renamed, names)
@@ -264,6 +265,34 @@ def _merge_reads(nodes: Sequence[Any]) -> dict[str, str]:
             if name != node.name:
                 renamed[node.name] = name
     return renamed
+
+
+def _drop_implied_controls(nodes: Sequence[Any]) -> None:
+    """Removes control edges that other paths imply, as TensorFlow's own optimizer does.
+
+    The end of a ``tf.function`` waits for every read of a variable, though each was long over when
+    the update that it serves was; between devices each such edge would be a transfer.
+
+    Args:
+        nodes: The nodes, inputs first.
+    """
+    sources = {split_input(r)[0] for node in nodes for r in node.input if r.startswith("^")}
+    bits = {name: 1 << i for i, name in enumerate(sorted(sources))}
+    before: dict[str, int] = {}  # which sources must finish before a node starts, as bits
+    for node in nodes:
+        inputs = [split_input(ref) for ref in node.input]
+        implied = 0
+        for name, port in inputs:
+            implied |= before[name] | (bits.get(name, 0) if port is not None else 0)
+        kept = [
+            ref
+            for ref, (name, port) in zip(node.input, inputs, strict=True)
+            if port is not None or not implied & bits[name]
+        ]
+        before[node.name] = implied
+        for name, port in inputs:
+            before[node.name] |= bits[name] if port is None else 0
+        node.input[:] = kept
 
 
 def _rename(ref: str, renamed: Mapping[str, str]) -> str:
