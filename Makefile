@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
+INTEROP := .venv-interop/bin
+INTEROP_STAMP := .venv-interop/.stamp
 
 .PHONY: setup demo test interop workloads readme clean
 
@@ -20,6 +22,22 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# another library's agents train on the environments; torch is heavy, so they live in a venv of their own
+interop: $(INTEROP_STAMP)
+	$(INTEROP)/python -m pytest --override-ini addopts= --confcutdir tests/interop tests/interop
+
+# torch first, so that its build is chosen before anything that depends on it
+$(INTEROP_STAMP): constraints-interop.txt
+	$(PYTHON) -m venv .venv-interop
+	$(INTEROP)/python -m pip install --quiet --constraint constraints-interop.txt torch
+	$(INTEROP)/python -m pip install --quiet --constraint constraints-interop.txt \
+		stable-baselines3 sb3-contrib gymnasium msgspec networkx numba pymetis pytest
+	@touch $(INTEROP_STAMP)
+
+# traces the workloads anew and rewrites their bundled graphs
+workloads: $(STAMP)
+	$(BIN)/python -m experiments.workloads
 
 clean:
 	rm -rf .venv .venv-interop runs build dist *.egg-info
