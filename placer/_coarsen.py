@@ -133,7 +133,8 @@ def _fair(work: NDArray[np.float64], num_parts: int) -> NDArray[np.float64]:
     heaviest = ascending[::-1][:num_parts]
     # what the others would have each, if each heavier one had a part to itself
     limits = np.cumsum(ascending)[::-1][:num_parts] / np.arange(num_parts, 0, -1)
-    return np.minimum(work, limits[np.argmax(heaviest <= limits)])
+    fair: NDArray[np.float64] = np.minimum(work, limits[np.argmax(heaviest <= limits)])
+    return fair
 
 
 def _whole(weights: NDArray[np.float64]) -> NDArray[np.int64]:

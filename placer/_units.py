@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 HEAVY_SHARE = 1 / 24
 """Rules join no units that together have more than this share of the work."""
 
-LIGHT_SHARE = 1 / 500
+LIGHT_SHARE = 1 / 640
 """A unit with at most this share of the work and of the bytes is not worth a decision."""
 
 # A nominal accelerator: groups are the same whatever the cluster.

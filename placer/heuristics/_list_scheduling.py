@@ -110,9 +110,12 @@ def upward_ranks(tasks: Tasks) -> Floats:
 def schedule(tasks: Tasks, priorities: Floats) -> TaskSchedule:
     """Schedules tasks one by one, each as early as the idle gaps of its device permit.
 
-    The first task of a group chooses the group's device: that with the least sum of the task's
-    finish and the seconds of the rest of the group there, among those with memory for the group.
-    Where each task is its own group, this is the earliest finish time of HEFT.
+    The first task of a group that reads from another group chooses the device for all of it: that
+    with the least sum of its own start and the seconds of the group, among those with memory for
+    the group. Tasks that read from no other group, such as the reading of a variable, wait for
+    that; if they are needed earlier, their group goes to the device of the task that needs them.
+    A group of such tasks alone lets the first choose. So, where each task is its own group, this
+    is insertion at the earliest finish time as in HEFT.
 
     Args:
         tasks: The tasks.
@@ -122,65 +125,117 @@ def schedule(tasks: Tasks, priorities: Floats) -> TaskSchedule:
     Raises:
         InfeasibleError: No device that may run a group has memory for its variables.
     """
-    num_tasks, num_devices = tasks.seconds.shape
-    group_seconds = np.zeros(tasks.allowed.shape)
-    np.add.at(group_seconds, tasks.group_of_task, tasks.seconds)
-    device_of_group = np.full(len(tasks.allowed), -1, np.int32)
-    free_bytes = tasks.memory_bytes.astype(float)
-    timelines = [[_Timeline() for _ in range(slots)] for slots in tasks.slots]
-    start_seconds, finish_seconds = np.zeros(num_tasks), np.zeros(num_tasks)
-    incoming = _edges_by(tasks.consumers, num_tasks)
-    seconds_per_byte = 1.0 / tasks.bandwidth
+    scheduler = _Scheduler(tasks)
+    rank = np.empty(len(priorities), np.int64)
+    rank[tasks.order] = np.arange(len(priorities))
+    for task in np.lexsort((rank, -priorities)).tolist():
+        scheduler.add(task)
+    return TaskSchedule(
+        np.array(scheduler.device_of_group, np.int32),
+        np.array(scheduler.start_seconds),
+        np.array(scheduler.finish_seconds),
+    )
 
-    def ready(task: int, device: int) -> float:
-        """When the inputs of a task are all on a device."""
-        latest = 0.0
-        for edge in incoming[task]:
-            producer = tasks.producers[edge]
-            source = device_of_group[tasks.group_of_task[producer]]
-            arrival = finish_seconds[producer]
-            if source != device:
-                arrival += tasks.latency_seconds[source, device]
-                arrival += tasks.bytes[edge] * seconds_per_byte[source, device]
-            latest = max(latest, arrival)
-        return latest
 
-    def earliest(task: int, device: int) -> tuple[float, _Timeline]:
-        """The earliest start of a task on a device, and on which slot of it."""
-        inputs, duration = ready(task, device), tasks.seconds[task, device]
-        starts = [slot.earliest(inputs, duration) for slot in timelines[device]]
-        slot = starts.index(min(starts))
-        return starts[slot], timelines[device][slot]
+class _Scheduler:
+    """The state of :func:`schedule`; device -1 is that of a group without one."""
 
-    def choose(task: int) -> int:
+    def __init__(self, tasks: Tasks) -> None:
+        num_tasks, num_groups = len(tasks.seconds), len(tasks.allowed)
+        self.device_of_group = [-1] * num_groups
+        self.start_seconds = [0.0] * num_tasks
+        self.finish_seconds = [0.0] * num_tasks
+        self._tasks = tasks
+        self._group_of_task: list[int] = tasks.group_of_task.tolist()
+        self._seconds: list[list[float]] = tasks.seconds.tolist()
+        self._producers: list[int] = tasks.producers.tolist()
+        self._bytes: list[float] = tasks.bytes.tolist()
+        self._latency_seconds: list[list[float]] = tasks.latency_seconds.tolist()
+        self._seconds_per_byte: list[list[float]] = (1.0 / tasks.bandwidth).tolist()
+        self._incoming = _edges_by(tasks.consumers, num_tasks)
+        self._group_seconds = np.zeros(tasks.allowed.shape)
+        np.add.at(self._group_seconds, tasks.group_of_task, tasks.seconds)
+        outside = tasks.group_of_task[tasks.producers] != tasks.group_of_task[tasks.consumers]
+        self._reads_outside = np.zeros(num_tasks, bool)
+        self._reads_outside[tasks.consumers[outside]] = True
+        self._group_reads_outside = np.zeros(num_groups, bool)
+        self._group_reads_outside[tasks.group_of_task[tasks.consumers[outside]]] = True
+        self._free_bytes = tasks.memory_bytes.astype(float)
+        self._timelines = [[_Timeline() for _ in range(slots)] for slots in tasks.slots]
+        self._waiting: list[list[int]] = [[] for _ in range(num_groups)]
+
+    def add(self, task: int) -> None:
+        """Schedules a task, or lets it wait; all that it depends on was added before."""
+        group = self._group_of_task[task]
+        if self.device_of_group[group] < 0:
+            if self._group_reads_outside[group] and not self._reads_outside[task]:
+                self._waiting[group].append(task)
+                return
+            self._settle(group, self._choose(task))
+        for edge in self._incoming[task]:
+            source = self._group_of_task[self._producers[edge]]
+            if self.device_of_group[source] < 0:
+                here = self.device_of_group[group]
+                fits = self._fitting(source)[here]
+                self._settle(source, here if fits else self._choose(self._waiting[source][0]))
+        self._place(task)
+
+    def _fitting(self, group: int) -> NDArray[np.bool_]:
+        """Devices that a group may go to and that have memory left for it, ``[num_devices]``."""
+        tasks = self._tasks
+        fitting: NDArray[np.bool_] = tasks.allowed[group] & (
+            tasks.parameter_bytes[group] <= self._free_bytes
+        )
+        return fitting
+
+    def _choose(self, task: int) -> int:
         """The device for the group of a task."""
-        group = tasks.group_of_task[task]
-        fitting = tasks.allowed[group] & (tasks.parameter_bytes[group] <= free_bytes)
+        group = self._group_of_task[task]
+        fitting = self._fitting(group)
         if not fitting.any():
+            tasks = self._tasks
             raise InfeasibleError(
                 f"op group {tasks.group_names[group]!r} has "
                 f"{tasks.parameter_bytes[group]:,.0f} bytes of variables; the devices that can "
-                f"run it have at most {free_bytes[tasks.allowed[group]].max():,.0f} left"
+                f"run it have at most {self._free_bytes[tasks.allowed[group]].max():,.0f} left"
             )
-        finish = [
-            earliest(task, device)[0] + group_seconds[group, device] if fitting[device] else np.inf
-            for device in range(num_devices)
-        ]
-        return int(np.argmin(finish))
+        finish = np.full(len(fitting), np.inf)
+        for device in np.flatnonzero(fitting).tolist():
+            finish[device] = self._earliest(task, device)[0] + self._group_seconds[group, device]
+        return int(finish.argmin())
 
-    rank = np.empty(num_tasks, np.int64)
-    rank[tasks.order] = np.arange(num_tasks)
-    for task in np.lexsort((rank, -priorities)).tolist():
-        group = tasks.group_of_task[task]
-        if device_of_group[group] < 0:
-            device_of_group[group] = choose(task)
-            free_bytes[device_of_group[group]] -= tasks.parameter_bytes[group]
-        device = device_of_group[group]
-        start, slot = earliest(task, device)
-        slot.occupy(start, tasks.seconds[task, device])
-        start_seconds[task] = start
-        finish_seconds[task] = start + tasks.seconds[task, device]
-    return TaskSchedule(device_of_group, start_seconds, finish_seconds)
+    def _settle(self, group: int, device: int) -> None:
+        """Sends a group to a device, and schedules its tasks that wait."""
+        self.device_of_group[group] = device
+        self._free_bytes[device] -= self._tasks.parameter_bytes[group]
+        for task in self._waiting[group]:
+            self._place(task)
+
+    def _place(self, task: int) -> None:
+        """Schedules a task on the device of its group."""
+        device = self.device_of_group[self._group_of_task[task]]
+        start, slot = self._earliest(task, device)
+        slot.occupy(start, self._seconds[task][device])
+        self.start_seconds[task] = start
+        self.finish_seconds[task] = start + self._seconds[task][device]
+
+    def _earliest(self, task: int, device: int) -> tuple[float, _Timeline]:
+        """The earliest start of a task on a device, and on which slot of it."""
+        ready = 0.0
+        for edge in self._incoming[task]:
+            producer = self._producers[edge]
+            source = self.device_of_group[self._group_of_task[producer]]
+            if source < 0:  # it will come here
+                continue
+            arrival = self.finish_seconds[producer]
+            if source != device:
+                arrival += self._latency_seconds[source][device]
+                arrival += self._bytes[edge] * self._seconds_per_byte[source][device]
+            ready = max(ready, arrival)
+        duration = self._seconds[task][device]
+        starts = [slot.earliest(ready, duration) for slot in self._timelines[device]]
+        slot = starts.index(min(starts))
+        return starts[slot], self._timelines[device][slot]
 
 
 class _Timeline:

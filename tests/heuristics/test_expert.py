@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from placer._scopes import scope_of
+from placer.cluster import Cluster
 from placer.errors import PlacerError
 from placer.graph import Op, OpGraph
 from placer.grouping import OpGroups
@@ -77,9 +79,36 @@ def test_a_graph_without_such_scopes_has_no_expert() -> None:
         _devices([op("a"), op("b", "a")], 2)
 
 
-def test_every_bundled_workload_has_an_expert() -> None:
-    """Each is recognised as what it is: devices are used, and no heavy one is left out."""
-    for name in ("rnnlm", "nmt", "inception_v3", "transformer", "resnet50"):
-        problem = Problem.build(OpGraph.load(name), gpus(2))
-        (choices,) = expert(problem, np.random.default_rng(0))
-        assert set(choices.tolist()) == {0, 1}
+@pytest.mark.parametrize(
+    ("name", "together", "apart"),
+    [
+        ("rnnlm", ["lstm_1/step_3", "softmax/step_3"], ["lstm_0/step_3", "lstm_1/step_3"]),
+        (
+            "nmt",
+            ["decoder/lstm_1/step_3", "softmax/step_3", "attention/step_3"],
+            ["encoder/lstm_0/step_3", "encoder/lstm_1/step_3", "decoder/lstm_0/step_3"],
+        ),
+        ("inception_v3", ["stem", "mixed_4"], [f"mixed_4/branch_{i}" for i in range(4)]),
+        ("transformer", ["layer_0", "embedding"], ["layer_0", "layer_3", "layer_6", "layer_9"]),
+        ("resnet50", ["stage_3/block_0", "stage_3/block_1"], ["stage_0", "stage_3"]),
+    ],
+)
+def test_every_bundled_workload_has_an_expert(
+    name: str, together: list[str], apart: list[str]
+) -> None:
+    """Scopes that belong together share a device for most of their work, others do not."""
+    problem = Problem.build(OpGraph.load(name), Cluster.load("p100x4"))
+    (choices,) = expert(problem, np.random.default_rng(0))
+    devices = problem.expand(choices)
+    seconds = problem.op_seconds[:, 1]
+
+    def main_device(scope: str) -> int:
+        inside = [
+            i
+            for i, op_name in enumerate(problem.graph.op_names)
+            if scope_of(op_name) == scope or scope_of(op_name).startswith(scope + "/")
+        ]
+        return int(np.bincount(devices[inside], seconds[inside]).argmax())
+
+    assert len({main_device(scope) for scope in together}) == 1
+    assert len({main_device(scope) for scope in apart}) == len(apart)
