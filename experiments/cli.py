@@ -128,6 +128,7 @@ def inspect(
         return
     if "op" in found:
         terminal.print_tables([tables.op_table(found["op"])])
+        typer.echo(found["op"]["explanation"])
     if "graph" in found:
         terminal.print_tables(tables.graph_tables(found["graph"]))
     if "cluster" in found:

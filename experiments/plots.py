@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.run import RunConfig, RunFolder
 from placer import files
-from placer.errors import UsageError
+from placer.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +41,13 @@ class RunCurves:
         """Reads a run's folder.
 
         Raises:
-            FormatError: The folder is no run, or has not begun.
+            FormatError: The folder is no run, or has nothing to show yet.
         """
         folder = RunFolder(path)
-        return cls(folder.read_config(), folder.read_metrics(), folder.read_heuristics())
+        config, metrics = folder.read_config(), folder.read_metrics()
+        if not len(metrics["evaluations"]):
+            raise FormatError(f"{path}: nothing to plot yet; its metrics.csv has no rows")
+        return cls(config, metrics, folder.read_heuristics())
 
     @property
     def task(self) -> tuple[str, str, str]:

@@ -163,8 +163,6 @@ def op_table(summary: Mapping[str, Any]) -> Table:
         ("temporary", format_quantity(summary["temporary_bytes"], "B")),
         ("inputs from", ", ".join(summary["inputs"]) or "-"),
         ("outputs to", ", ".join(summary["consumers"]) or "-"),
-        ("op group", f"{summary['op_group']} ({summary['op_group_num_ops']} ops)"),
-        ("because", summary["explanation"]),
     ]
     return make_table(f"Op {summary['name']}", ("", ""), rows)
 

@@ -72,7 +72,7 @@ class TrainingResult:
         }
 
 
-def training_settings(strategy: str) -> dict[str, float | str]:
+def training_settings(strategy: str) -> dict[str, int | float | str]:
     """The settings with which a strategy trains, by name; none if it does not train a policy.
 
     Raises:

@@ -1,0 +1,217 @@
+"""Bad input gives one clear line and exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+NODE = {"name": "a", "type": "A"}
+DEVICE = '[[devices]]\nname = "{}"\nkind = "gpu"\n'
+CLUSTER = 'format = "placer.cluster/1"\nname = "bad"\n'
+
+
+def ops(*rows: dict[str, object]) -> str:
+    """A graph file."""
+    return json.dumps({"format": "placer.graph/1", "name": "bad", "ops": rows})
+
+
+def after(name: str, producer: str) -> dict[str, object]:
+    """An op that waits for another."""
+    return {"name": name, "type": "A", "inputs": [producer]}
+
+
+BAD_GRAPHS = {
+    "missing": (None, "no such file"),
+    "malformed": (
+        '{"format": "placer.graph/1", "ops": [',
+        "not valid JSON (Input data was truncated)",
+    ),
+    "version": (
+        '{"format": "placer.graph/9", "name": "bad", "ops": []}',
+        "format 'placer.graph/9'; expected 'placer.graph/1'",
+    ),
+    "cycle": (
+        ops(after("a", "^c"), after("b", "^a"), after("c", "^b")),
+        "the graph has a cycle: a -> b -> c -> a",
+    ),
+    "dangling": (ops(after("a", "b:0")), "op 'a': input 'b:0' names no op of the graph"),
+    "negative": (
+        ops({**NODE, "outputs": [{"bytes": -4}]}),
+        "op 'a': outputs[0].bytes is -4.0; expected a finite number >= 0",
+    ),
+    "empty": (ops(), "graph 'bad' has no ops; expected at least one"),
+}
+
+BAD_CLUSTERS = {
+    "malformed": ("format = ", "not valid TOML (Invalid value (at end of document))"),
+    "no_devices": (CLUSTER, "cluster 'bad' has no devices; expected at least one"),
+    "no_link": (
+        CLUSTER + DEVICE.format("gpu:0") + DEVICE.format("gpu:1"),
+        "no link from 'gpu:0' to 'gpu:1'; every ordered pair of devices needs one",
+    ),
+}
+
+
+def check(placer, folder: Path, arguments: list[str], line: str) -> None:
+    """Calls the command and checks exit code, line and what is on disk."""
+    before = sorted(folder.rglob("*"))
+    result = placer(*arguments)
+    assert (result.exit_code, result.stderr, result.stdout) == (2, f"error: {line}\n", "")
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["train", "simulate", "compare", "inspect"])
+@pytest.mark.parametrize("what", BAD_GRAPHS)
+def test_bad_graphs(placer, folder: Path, command: str, what: str) -> None:
+    """Every command that takes a graph says what is wrong with it and where."""
+    content, problem = BAD_GRAPHS[what]
+    if content is not None:
+        Path(f"{what}.json").write_text(content)
+    arguments = [command, "--graph", f"{what}.json", "--cluster", "c.toml"]
+    check(placer, folder, arguments, f"{what}.json: {problem}")
+
+
+@pytest.mark.parametrize("command", ["train", "simulate", "compare", "inspect"])
+@pytest.mark.parametrize("what", BAD_CLUSTERS)
+def test_bad_clusters(placer, folder: Path, command: str, what: str) -> None:
+    """Every command that takes a cluster says what is wrong with it and where."""
+    content, problem = BAD_CLUSTERS[what]
+    Path(f"{what}.toml").write_text(content)
+    arguments = [command, "--graph", "g.json", "--cluster", f"{what}.toml"]
+    check(placer, folder, arguments, f"{what}.toml: {problem}")
+
+
+ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["train", "--workload", "inception_v4", "--cluster", "c.toml"],
+            "unknown workload 'inception_v4'; did you mean 'inception_v3'?",
+        ),
+        (
+            ["compare", "rnnml", "--cluster", "c.toml"],
+            "unknown workload 'rnnml'; did you mean 'rnnlm'?",
+        ),
+        (
+            ["train", "--graph", "g.json", "--cluster", "p100x5"],
+            "unknown cluster 'p100x5'; did you mean 'p100x4'?",
+        ),
+        (
+            ["train", *ON_TINY, "--strategy", "reinforced"],
+            "unknown strategy 'reinforced'; did you mean 'reinforce'?",
+        ),
+        (
+            ["compare", *ON_TINY, "--methods", "heft,meits"],
+            "unknown method 'meits'; did you mean 'metis'?",
+        ),
+        (
+            ["compare", *ON_TINY, "--methods", ","],
+            "methods is ','; expected names with commas between, or 'all'",
+        ),
+        (
+            ["simulate", *ON_TINY, "--placement-devices", "gpu:7"],
+            "unknown device 'gpu:7'; did you mean 'gpu:1'?",
+        ),
+        (["inspect", "--graph", "g.json", "--op", "a9"], "unknown op 'a9'; did you mean 'a2'?"),
+    ],
+)
+def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, line: str) -> None:
+    """A name that we do not know gets a suggestion."""
+    check(placer, folder, arguments, line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["simulate", *ON_TINY], "give either --placement or --placement-devices"),
+        (["train", *ON_TINY, "--workload", "rnnlm"], "give either --graph or --workload"),
+        (["train", "--cluster", "c.toml"], "give either --graph or --workload"),
+        (["train", "--graph", "g.json"], "give --cluster: a file, or the name of a preset"),
+        (["train", "--resume"], "--resume needs the folder of the run: give --out"),
+        (
+            ["compare", "--cluster", "c.toml"],
+            "nothing to compare on: give names of workloads, or --graph",
+        ),
+        (["inspect"], "nothing to inspect: give --graph, --workload or --cluster"),
+        (["inspect", "--op", "a"], "--op needs the graph that has it: give --graph or --workload"),
+        (["plot", "nowhere"], "nowhere: no run (it has no config.toml)"),
+        (
+            ["plot", "nowhere", "--out", "a.gif"],
+            "a.gif: ends in '.gif'; expected one of .png, .svg, .pdf",
+        ),
+    ],
+)
+def test_arguments_that_do_not_go_together(placer, folder: Path, arguments, line: str) -> None:
+    """What is missing or too much is said."""
+    check(placer, folder, arguments, line)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", *ON_TINY, "--evaluations", "0"],
+        ["train", *ON_TINY, "--evaluations", "many"],
+        ["train", *ON_TINY, "--seed", "-1"],
+        ["train", *ON_TINY, "--order", "lifo"],
+        ["train", *ON_TINY, "--groups", "0"],
+        ["compare", *ON_TINY, "--seeds", "0"],
+        ["plot"],
+        ["trian"],
+    ],
+)
+def test_values_out_of_range(placer, folder: Path, arguments) -> None:
+    """Options outside their range are refused before anything happens."""
+    before = sorted(folder.rglob("*"))
+    result = placer(*arguments)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_placement_of_another_graph(placer, folder: Path) -> None:
+    """A placement for another graph says what differs."""
+    Path("p.json").write_text('{"format": "placer.placement/1", "devices": {"a": "gpu:0"}}')
+    check(
+        placer,
+        folder,
+        ["simulate", *ON_TINY, "--placement", "p.json"],
+        "p.json: made for another graph than 'chains': it lacks 'x', 'a0', 'a1' and 11 more; "
+        "the graph lacks 'a'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "line"),
+    [
+        ("full", "full: not empty; give another --out, or --resume to go on with its run"),
+        ("file", "file: a file; expected a folder for the run"),
+        ("file/run", "file/run/manifest.json: cannot be written (Not a directory)"),
+    ],
+)
+def test_folders_that_cannot_take_a_run(placer, folder: Path, out: str, line: str) -> None:
+    """A folder with something in it, and one that cannot be made, are refused."""
+    Path("full").mkdir()
+    Path("full/file").touch()
+    Path("file").touch()
+    check(placer, folder, ["train", *ON_TINY, "--out", out], line)
+
+
+def test_only_runs_are_resumed(placer, folder: Path) -> None:
+    """A folder with something else in it is not taken for a run."""
+    Path("full").mkdir()
+    Path("full/file").touch()
+    arguments = ["train", "--resume", "--out", "full"]
+    check(placer, folder, arguments, "full: no run (it has no config.toml)")
+
+
+def test_unwritable_outputs(placer, folder: Path) -> None:
+    """An output that cannot be written is an error, and no half of it stays."""
+    Path("file").touch()
+    arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", "--schedule", "file/s.json"]
+    check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")

@@ -1,0 +1,67 @@
+"""The files of a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.run import RunFolder
+from placer.errors import FormatError
+from policies.metrics import COLUMNS
+
+ROW = {"step": 3, "evaluations": 40, "best_step_time_seconds": 0.1 + 0.2}
+
+
+def test_rows_read_back_the_same(tmp_path: Path) -> None:
+    """Floats keep every bit; what a row lacks or is nan is empty; infinity stays."""
+    folder = RunFolder(tmp_path)
+    folder.start_metrics([])
+    folder.append_metrics(ROW)
+    folder.append_metrics(ROW | {"best_step_time_seconds": math.inf, "mean_reward": math.nan})
+    folder.close()
+    metrics = folder.read_metrics()
+    assert metrics["best_step_time_seconds"].tolist() == [0.1 + 0.2, math.inf]
+    assert metrics["evaluations"].tolist() == [40, 40]
+    assert np.isnan(metrics["mean_reward"]).all()
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1].startswith("3,40,0.30000000")
+
+
+def test_a_row_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    """Readers may come at any time."""
+    folder = RunFolder(tmp_path)
+    folder.start_metrics([ROW])
+    folder.close()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("4,56,0.2")
+    assert folder.read_metrics()["step"].tolist() == [3]
+
+
+def test_start_drops_what_was_there(tmp_path: Path) -> None:
+    """Rows after a checkpoint are gone once training goes on from there."""
+    folder = RunFolder(tmp_path)
+    folder.start_metrics([ROW, ROW])
+    folder.append_metrics(ROW)
+    folder.start_metrics([ROW])
+    folder.close()
+    assert folder.read_metrics()["step"].tolist() == [3]
+    assert len(list((tmp_path / "events").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("a,b\n1,2\n", f"expected the columns {', '.join(COLUMNS)}"),
+        (",".join(COLUMNS) + "\n1,2\n", f":2: 2 cells; expected {len(COLUMNS)}"),
+        (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "could not convert"),
+    ],
+)
+def test_other_content_is_an_error(tmp_path: Path, content: str, line: str) -> None:
+    """A file that holds something else says what and where."""
+    (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(FormatError) as error:
+        RunFolder(tmp_path).read_metrics()
+    assert line in str(error.value)
+    assert str(tmp_path / "metrics.csv") in str(error.value)
