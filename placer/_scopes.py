@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +119,14 @@ def common_scope(scopes: Sequence[str], weights: Sequence[float]) -> str:
             scope = scope.rpartition("/")[0]
     holding = [scope for scope, weight in sums.items() if weight >= 0.8 * total]
     return max(holding, key=lambda scope: (scope.count("/"), scope), default="")
+
+
+def shared_scope(op_names: Iterable[str]) -> str:
+    """The innermost scope that all ops are in.
+
+    >>> shared_scope(["lstm/step_3/mul", "gradient_tape/lstm/step_3/cell/add"])
+    'lstm/step_3'
+    """
+    paths = [scope_of(name).split("/") for name in op_names]
+    parts = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "/".join(part[0] for part in parts)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer._coarsen import coarsen
-from placer._scopes import ScopeTree, common_scope, scope_of
+from placer._scopes import ScopeTree, common_scope, scope_of, shared_scope
 from placer._units import HEAVY_SHARE, LIGHT_SHARE, Units, join_colocated, label_edges
 from placer.errors import UnknownNameError, UsageError
 from placer.graph import OpGraph
@@ -84,14 +84,14 @@ class OpGroups:
         ]
         before = 1
         for rule in self.rules:
-            after = int((rule.unit_of_op == rule.unit_of_op[op]).sum())
-            if after > before:
+            unit = np.flatnonzero(rule.unit_of_op == rule.unit_of_op[op])
+            if len(unit) > before:
                 because = rule.because.format(
-                    scope=scope_of(self.graph.op_names[op]),
+                    scope=shared_scope(self.graph.op_names[i] for i in unit),
                     colocation=self._colocation_name(op),
                 )
-                lines.append(f"- {because}: now {_count_ops(after)}")
-            before = after
+                lines.append(f"- {because}: now {_count_ops(len(unit))}")
+            before = len(unit)
         if len(lines) == 1:
             lines.append("- no rule joined it with another op")
         return "\n".join(lines)
@@ -198,7 +198,7 @@ def _join_light(units: Units) -> None:
 
 _RULES: tuple[tuple[str, Callable[[Units], None]], ...] = (
     ("colocation group {colocation!r} must share a device", join_colocated),
-    ("name scope {scope!r}, or one around it, is one unit", _join_scopes),
+    ("name scope {scope!r} is one unit", _join_scopes),
     ("a unit all of whose tensors go to one other unit joins that", _join_consumers),
     ("a light unit joins the one it shares most bytes with", _join_light),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import doctest
 import time
 from collections import Counter
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from placer import _scopes
 from placer._coarsen import partition
 from placer._scopes import scope_of, stem_of
 from placer._units import label_edges
@@ -94,6 +97,11 @@ def test_scope_of_a_gradient_is_that_of_its_op(name: str, scope: str) -> None:
     assert scope_of(name) == scope
 
 
+def test_docstrings_of_scopes_are_true() -> None:
+    """Their examples run."""
+    assert doctest.testmod(_scopes).failed == 0
+
+
 def test_stems_are_what_numbered_siblings_share() -> None:
     """A scope without a number has none."""
     assert stem_of("a/step_12") == stem_of("a/step_3") == "a/step"
@@ -110,6 +118,19 @@ def test_partition_holds_weights_far_apart() -> None:
     )
     parts = partition(2, np.array([1e-9, 1e-9, 1e-9, 1e-9]), edges)
     assert parts[0] == parts[1] != parts[2] == parts[3]
+
+
+def test_partition_says_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """METIS prints warnings for parts that come out empty; uneven work must not cause them."""
+    rng = np.random.default_rng(0)
+    for num_vertices, num_parts in [(40, 19), (178, 162), (370, 103), (92, 54), (86, 8)]:
+        ends = np.arange(num_vertices - 1, dtype=np.int32)
+        weights = np.exp(rng.normal(0, 4, num_vertices - 1))
+        work = np.exp(rng.normal(0, 2, num_vertices))
+        parts = partition(num_parts, work, (ends, ends + 1, weights))
+        assert len(set(parts.tolist())) >= 0.8 * num_parts
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
 
 
 def test_partition_gives_shares_of_the_work() -> None:

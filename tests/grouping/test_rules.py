@@ -175,7 +175,7 @@ def test_explain_names_each_rule_that_joined_the_op() -> None:
     )
     assert groups.explain("layer/relu") == (
         "op 'layer/relu' is in op group 0, 'layer', of 4 ops\n"
-        "- name scope 'layer', or one around it, is one unit: now 2 ops\n"
+        "- name scope 'layer' is one unit: now 2 ops\n"
         "- a unit all of whose tensors go to one other unit joins that: now 4 ops"
     )
     assert "- colocation group 'layer/w' must share a device: now 2 ops" in groups.explain(0)
