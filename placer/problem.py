@@ -89,9 +89,8 @@ class Problem:
     @functools.cached_property
     def group_parameter_bytes(self) -> NDArray[np.float64]:
         """Bytes of variables in each op group, ``[num_groups]``."""
-        return np.bincount(
-            self.groups.group_of_op, self.graph.parameter_bytes, minlength=self.num_groups
-        )
+        group_of_op, num_bytes = self.groups.group_of_op, self.graph.parameter_bytes
+        return np.bincount(group_of_op, num_bytes, self.num_groups).astype(np.float64)
 
     @functools.cached_property
     def allowed(self) -> NDArray[np.bool_]:
