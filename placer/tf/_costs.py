@@ -117,7 +117,8 @@ def cost_of(
     if node.op in NO_WORK:
         return Cost(0.0, 0.0)
     flops = _flops(node, inputs, outputs, registry)
-    return Cost(flops or 0.0, _bytes(node.op, inputs, outputs), flops is not None)
+    # at least a byte, so that an op on empty tensors still is one that is launched
+    return Cost(flops or 0.0, max(_bytes(node.op, inputs, outputs), 1.0), flops is not None)
 
 
 def _flops(
@@ -155,12 +156,10 @@ def _bytes(op_type: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) ->
     """Bytes read and written: inputs and outputs once each, or the part of them that is touched."""
     read = sum(t.bytes for t in inputs)
     written = sum(t.bytes for t in outputs)
-    if op_type in ("Gather", "GatherV2", "GatherNd"):
+    if op_type in ("Gather", "GatherV2", "GatherNd", "Slice", "StridedSlice"):
         return read - inputs[0].bytes + 2 * written
     if op_type in ("ResourceGather", "ResourceGatherNd"):
         return read + 2 * written
-    if op_type in ("Slice", "StridedSlice"):
-        return 2 * written
     if op_type.startswith("ResourceScatter"):
         return read + 2 * inputs[2].bytes
     if op_type.startswith(("ResourceApply", "ResourceSparseApply", "AssignAdd", "AssignSub")):

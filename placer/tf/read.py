@@ -86,6 +86,8 @@ def _name_of(target: Any) -> str:
     if isinstance(target, (str, os.PathLike)):
         return Path(target).stem
     found = getattr(target, "__name__", None) or getattr(target, "name", None)
+    if isinstance(found, bytes):
+        found = found.decode()
     if not isinstance(found, str):
         return "graph"
     # TensorFlow calls a ConcreteFunction "__inference_step_123", after a counter

@@ -1,0 +1,71 @@
+"""Loops and branches: their bodies count as often as they run."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+import tensorflow as tf
+
+import placer.tf
+from placer.errors import ReadError
+
+SQUARE = tf.TensorSpec((4, 4))
+PRODUCT = 2 * 4**3
+
+
+def _flops_of(function, kind: str) -> float:
+    graph = placer.tf.read(function, SQUARE)
+    (op,) = (i for i, t in enumerate(graph.op_types) if t.endswith(kind))
+    return float(graph.flops[op])
+
+
+@pytest.mark.parametrize("trips", [0, 1, 5])
+def test_a_loop_over_a_range_counts_its_trips(trips) -> None:
+    """The products inside count once per trip; the counters are cheap."""
+
+    def loop(x):
+        return tf.while_loop(lambda i, _: i < trips, lambda i, x: (i + 1, x @ x), (0, x))[1]
+
+    flops = _flops_of(tf.function(loop, autograph=False), "While")
+    assert trips * PRODUCT <= flops < trips * PRODUCT + 10 * (trips + 1)
+
+
+def test_a_bound_counts_where_the_trips_depend_on_data() -> None:
+    """With maximum_iterations, the most trips; without, the loop is refused."""
+
+    def loop(x, most):
+        return tf.while_loop(
+            lambda i, x: tf.reduce_sum(x) < 100.0,
+            lambda i, x: (i + 1, x @ x),
+            (0, x),
+            maximum_iterations=most,
+        )[1]
+
+    flops = _flops_of(tf.function(lambda x: loop(x, 7), autograph=False), "While")
+    assert 7 * PRODUCT <= flops < 7 * PRODUCT + 200
+    with pytest.raises(ReadError, match="loop 'while' .* runs a number of times that is not known"):
+        placer.tf.read(tf.function(lambda x: loop(x, None), autograph=False), SQUARE)
+
+
+def test_a_branch_counts_as_the_dearest() -> None:
+    """tf.cond costs what its most expensive branch does."""
+
+    def branch(x):
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: x + 1.0, lambda: x @ x)
+
+    assert _flops_of(tf.function(branch, autograph=False), "If") == PRODUCT
+
+
+def test_the_gradient_of_a_loop_runs_as_often() -> None:
+    """A rolled LSTM in training: forward all products once, backward twice."""
+    batch, steps, features, units = 4, 6, 8, 5
+    model = keras.Sequential([keras.Input((steps, features)), keras.layers.LSTM(units)])
+    model.compile("sgd", "mse")
+    specs = tf.TensorSpec((batch, steps, features)), tf.TensorSpec((batch, units))
+    graph = placer.tf.read(model, *specs, training=True)
+    forward, backward = (
+        graph.flops[i] for i, t in enumerate(graph.op_types) if t.endswith("While")
+    )
+    products = 2 * batch * (features + units) * 4 * units * steps
+    assert products <= forward < 1.3 * products
+    assert 2 * products <= backward < 2.3 * 1.2 * products
