@@ -63,6 +63,7 @@ class MethodSummary:
         median_seconds: Median step time.
         high_seconds: Greatest step time.
         speedup: Median over the seeds.
+        found_by: Which heuristic or strategy found the best.
         infeasible_because: A reason, where there was one.
     """
 
@@ -75,6 +76,7 @@ class MethodSummary:
     median_seconds: float
     high_seconds: float
     speedup: float
+    found_by: str | None
     infeasible_because: str | None
 
 
@@ -172,7 +174,8 @@ def _heuristic(problem: Problem, name: str, seed: int) -> list[HeuristicResult]:
 
 
 def _summarize(rows: Sequence[ComparisonRow]) -> MethodSummary:
-    times = [row.step_time_seconds for row in rows if row.step_time_seconds is not None]
+    found = [(row.step_time_seconds, row) for row in rows if row.step_time_seconds is not None]
+    times = [seconds for seconds, _ in found]
     speedups = [row.speedup for row in rows if row.speedup is not None]
     reasons = [row.infeasible_because for row in rows if row.infeasible_because]
     return MethodSummary(
@@ -185,5 +188,6 @@ def _summarize(rows: Sequence[ComparisonRow]) -> MethodSummary:
         median_seconds=float(np.median(times)) if times else math.nan,
         high_seconds=max(times, default=math.nan),
         speedup=float(np.median(speedups)) if speedups else math.nan,
+        found_by=min(found, key=lambda pair: pair[0])[1].found_by if found else None,
         infeasible_because=reasons[0] if reasons else None,
     )

@@ -89,7 +89,7 @@ def plot_runs(runs: Sequence[RunCurves], path: str | os.PathLike[str]) -> None:
 
     tasks = _grouped(runs, lambda run: run.task)
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
-        figure = Figure(figsize=(7.2 * len(tasks), 7.5), layout="constrained")
+        figure = Figure(figsize=(7.2 * len(tasks), 6.6), layout="constrained")
         axes = figure.subplots(2, len(tasks), sharex="col", squeeze=False)
         for column, of_task in enumerate(tasks):
             _draw_task(axes[0, column], axes[1, column], of_task)

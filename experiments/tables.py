@@ -92,13 +92,14 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> Table:
             format_seconds(row.median_seconds),
             _interval(row),
             f"{row.speedup:.2f}x" if math.isfinite(row.speedup) else "",
+            row.found_by or "",
         )
         for row in summaries
     ]
     columns = ("workload", "cluster", "method", ">seeds", ">best", ">median", "interval")
     return make_table(
         "Step time (interval: least to greatest over seeds; speedup over the best single device)",
-        (*columns, ">speedup"),
+        (*columns, ">speedup", "best found by"),
         rows,
     )
 
