@@ -84,14 +84,15 @@ class Units:
     def join_if_sound(self, first: int, second: int) -> bool:
         """Joins the units of two ops, unless placing them as one would cost; says if it did.
 
-        It costs if the whole is heavy, if no device kind can run it, or if a unit that is not
-        light loses a kind by it.
+        It costs if both do work and the whole is heavy, if no device kind can run it, or if a
+        unit that is not light loses a kind by it.
         """
         first, second = self.root(first), self.root(second)
         both = self.kinds[first] & self.kinds[second]
+        less, more = sorted((self.work[first], self.work[second]))
         if (
             first == second
-            or self.work[first] + self.work[second] > HEAVY_SHARE
+            or (less > LIGHT_SHARE and less + more > HEAVY_SHARE)
             or both == 0
             or any(self.kinds[u] != both and self.work[u] > LIGHT_SHARE for u in (first, second))
         ):
