@@ -6,6 +6,7 @@
 'gpu:1'
 """
 
+from placer import tf as tf
 from placer.api import place
 from placer.cluster import Cluster, Device, Link
 from placer.errors import (
