@@ -263,9 +263,9 @@ def train(
         f"{problem.num_groups} op groups, {problem.num_devices} devices",
         err=True,
     )
-    if trains_policy(config.strategy):
-        terminal.load_tensorflow()
     try:
+        if trains_policy(config.strategy):
+            terminal.load_tensorflow()
         with terminal.training_progress(config.evaluations) as (
             on_heuristics,
             on_progress,
