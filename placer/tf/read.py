@@ -23,8 +23,8 @@ class Reading:
 
     Attributes:
         graph: The graph.
-        unknown_flops: Ops without a formula for their FLOPs. They have 0, so that their bytes
-            alone decide how long they take.
+        unknown_flops: Ops without a formula for their FLOPs, or with shapes that it needs and that
+            depend on data. They have 0, so that their bytes alone decide how long they take.
         guessed_bytes: Ops that make a tensor whose size is known only when it runs (the result of
             ``tf.where``, strings, lists of tensors). It is taken to be as large as the largest
             tensor that the op reads.
