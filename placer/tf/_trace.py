@@ -121,16 +121,18 @@ def _trace_concrete(function: Any, specs: Sequence[Any]) -> Any:
     if not specs:
         return function
     positional, named = function.structured_input_signature
-    if named and not positional:
-        given = specs[0] if len(specs) == 1 and isinstance(specs[0], dict) else None
-        given = given or dict(zip(sorted(named), specs, strict=False))
-        if sorted(given) != sorted(named) or (len(specs) != len(named) and len(specs) != 1):
-            raise ReadError(
-                f"{len(specs)} specs for the inputs {', '.join(sorted(named))}; expected one for "
-                "each, in this order, or one dict"
-            )
-        return _traced(tf.function(lambda inputs: function(**inputs), autograph=False), [given])
-    return _traced(tf.function(lambda *inputs: function(*inputs), autograph=False), specs)
+    if positional or not named:
+        return _traced(tf.function(lambda *inputs: function(*inputs), autograph=False), specs)
+    given = specs[0] if len(specs) == 1 and isinstance(specs[0], dict) else specs
+    if not isinstance(given, dict) and len(given) == len(named):
+        given = dict(zip(sorted(named), given, strict=True))
+    if not isinstance(given, dict) or set(given) != set(named):
+        raise ReadError(
+            f"specs {specs!r} for the inputs {', '.join(sorted(named))}; expected one for each, "
+            "in this order, or one dict"
+        )
+    given = {name: given[name] for name in sorted(named)}  # the same graph whatever their order
+    return _traced(tf.function(lambda inputs: function(**inputs), autograph=False), [given])
 
 
 def _trace_function(function: Any, specs: Sequence[Any]) -> Any:

@@ -47,6 +47,20 @@ def test_a_bound_counts_where_the_trips_depend_on_data() -> None:
         placer.tf.read(tf.function(lambda x: loop(x, None), autograph=False), SQUARE)
 
 
+def test_calls_inside_a_loop_count() -> None:
+    """A body that calls a function, which loops itself, counts all of it."""
+    product = tf.function(lambda x: x @ x, autograph=False)
+
+    def twice(x):
+        return tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, product(x)), (0, x))[1]
+
+    def loop(x):
+        return tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, twice(x)), (0, x))[1]
+
+    flops = _flops_of(tf.function(loop, autograph=False), "While")
+    assert 6 * PRODUCT <= flops < 6 * PRODUCT + 100
+
+
 def test_a_branch_counts_as_the_dearest() -> None:
     """tf.cond costs what its most expensive branch does."""
 

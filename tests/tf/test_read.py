@@ -231,6 +231,22 @@ def test_bad_saved_models_are_refused(small_model, tmp_path) -> None:
             placer.tf.read(tmp_path / path, **options)
 
 
+def test_a_signature_of_several_inputs_takes_specs_by_name_or_in_order(tmp_path) -> None:
+    """One dict, or specs in alphabetical order; anything else is refused."""
+    module = tf.Module()
+    shapes = {"right": tf.TensorSpec((None, 3)), "left": tf.TensorSpec((2, None))}
+    module.product = tf.function(lambda left, right: {"out": left @ right}, autograph=False)
+    signature = module.product.get_concrete_function(**shapes)
+    tf.saved_model.save(module, tmp_path / "saved", {"serving_default": signature})
+    left, right = tf.TensorSpec((2, 4)), tf.TensorSpec((4, 3))
+    in_order = placer.tf.read(tmp_path / "saved", left, right)
+    assert in_order == placer.tf.read(tmp_path / "saved", {"right": right, "left": left})
+    assert in_order.flops.sum() == 2 * 2 * 4 * 3
+    for specs in ((left,), ({"left": left},), (left, right, right)):
+        with pytest.raises(ReadError, match="for the inputs left, right; expected one for each"):
+            placer.tf.read(tmp_path / "saved", *specs)
+
+
 def test_bad_keras_calls_are_refused(small_model, compiled_model) -> None:
     """A model that is not compiled, too few specs, an open batch size."""
     fresh = keras.Sequential([keras.layers.Dense(1)])
