@@ -8,7 +8,6 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow is imported
 
 import keras
 import pytest
-import tensorflow as tf
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +36,3 @@ def compiled_model(small_model: keras.Model) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     small_model.compile("adam", loss, metrics=["accuracy"])
     return small_model
-
-
-FEATURES = tf.TensorSpec((4, 8))
-LABELS = tf.TensorSpec((4,), tf.int32)

@@ -166,7 +166,7 @@ def test_gradients_pass_no_common_barrier(compiled_model) -> None:
     assert "IdentityN" not in graph.op_types
 
 
-def test_names_of_results(small_model, tmp_path) -> None:
+def test_names_of_results(small_model) -> None:
     """A graph is called as what it was read from, or as one says."""
     function = tf.function(lambda x: x + 1.0)
     concrete = tf.function(_named_step).get_concrete_function(SQUARE)
