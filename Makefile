@@ -16,6 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
+demo: $(STAMP)
+	rm -rf runs/demo
+	$(BIN)/placer train --workload rnnlm --cluster p100x4 --evaluations 4000 --out runs/demo
+	$(BIN)/placer plot runs/demo --out runs/demo/reward.png
+
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +39,10 @@ $(INTEROP_STAMP): constraints-interop.txt
 	$(INTEROP)/python -m pip install --quiet --constraint constraints-interop.txt \
 		stable-baselines3 sb3-contrib gymnasium msgspec networkx numba pymetis pytest
 	@touch $(INTEROP_STAMP)
+
+# trains everything that README shows anew, and rewrites its table and picture
+readme: $(STAMP)
+	$(BIN)/python -m experiments.readme
 
 # traces the workloads anew and rewrites their bundled graphs
 workloads: $(STAMP)

@@ -17,7 +17,6 @@ from experiments import terminal
 from placer.errors import PlacerError, UsageError
 
 if TYPE_CHECKING:
-    from experiments.run import RunConfig
     from placer.cluster import Cluster
     from placer.graph import OpGraph
     from placer.problem import Problem
@@ -227,8 +226,8 @@ def train(
     """Learn a placement, starting from the best heuristic."""
     from experiments import tables
     from experiments.run import RunFolder, free_folder
+    from experiments.training import new_config, trains_policy
     from experiments.training import train as run_training
-    from experiments.training import trains_policy
 
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run: give --out")
@@ -254,7 +253,13 @@ def train(
     else:
         op_graph, devices = _load_graph(graph, workload), _load_cluster(cluster)
         problem = _build_problem(op_graph, devices, groups, order or "fifo")
-        config = _new_config(problem, evaluations, seed, strategy, groups)
+        config = new_config(
+            problem,
+            strategy=strategy or DEFAULT_STRATEGY,
+            evaluations=DEFAULT_EVALUATIONS if evaluations is None else evaluations,
+            seed=seed or 0,
+            num_groups=groups,
+        )
         name = f"{op_graph.name}-{devices.name}-{config.strategy}-seed{config.seed}"
         folder = folder or free_folder(Path("runs") / name)
         folder.create(config, op_graph, devices)
@@ -392,29 +397,3 @@ def _build_problem(graph: OpGraph, cluster: Cluster, groups: int | None, order: 
     problem = Problem.build(graph, cluster, num_groups=groups, order=order)
     _ = problem.allowed  # raises where an op group may go nowhere, before anything is written
     return problem
-
-
-def _new_config(
-    problem: Problem,
-    evaluations: int | None,
-    seed: int | None,
-    strategy: str | None,
-    groups: int | None,
-) -> RunConfig:
-    from experiments.run import RunConfig
-    from experiments.training import training_settings
-
-    strategy = strategy or DEFAULT_STRATEGY
-    return RunConfig(
-        format="placer.run/1",
-        graph=problem.graph.name,
-        graph_fingerprint=problem.graph.fingerprint,
-        cluster=problem.cluster.name,
-        cluster_fingerprint=problem.cluster.fingerprint,
-        strategy=strategy,
-        evaluations=DEFAULT_EVALUATIONS if evaluations is None else evaluations,
-        seed=seed or 0,
-        order=problem.order,
-        groups=groups,
-        training=training_settings(strategy),
-    )

@@ -72,6 +72,29 @@ class TrainingResult:
         }
 
 
+def new_config(
+    problem: Problem, *, strategy: str, evaluations: int, seed: int, num_groups: int | None = None
+) -> RunConfig:
+    """What a new run on a problem is asked, with the settings of its strategy.
+
+    Raises:
+        UnknownNameError: No such strategy.
+    """
+    return RunConfig(
+        format="placer.run/1",
+        graph=problem.graph.name,
+        graph_fingerprint=problem.graph.fingerprint,
+        cluster=problem.cluster.name,
+        cluster_fingerprint=problem.cluster.fingerprint,
+        strategy=strategy,
+        evaluations=evaluations,
+        seed=seed,
+        order=problem.order,
+        groups=num_groups,
+        training=training_settings(strategy),
+    )
+
+
 def training_settings(strategy: str) -> dict[str, int | float | str]:
     """The settings with which a strategy trains, by name; none if it does not train a policy.
 

@@ -1,0 +1,94 @@
+"""What the README shows: ``python -m experiments.readme`` trains anew and rewrites it.
+
+Runs go to ``runs/readme``; what is there already is not run again, so that a run that was stopped
+goes on where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from experiments.plots import RunCurves, plot_runs
+from experiments.run import RunFolder
+from experiments.tables import format_seconds
+from experiments.training import TrainingResult, new_config, train
+from experiments.workloads import WORKLOADS
+from placer import files
+from placer.api import best_heuristic
+from placer.cluster import Cluster
+from placer.graph import OpGraph
+from placer.problem import Problem
+
+CLUSTERS = ("k80x4", "p100x4", "v100x8")
+SEEDS = range(5)
+EVALUATIONS = 3000
+PICTURED = ("rnnlm", "p100x4")
+
+_ROOT = Path(__file__).parent.parent
+_RUNS = _ROOT / "runs" / "readme"
+_BEGIN, _END = "<!-- results -->\n", "<!-- /results -->"
+
+
+def main() -> None:
+    """Trains every workload on every cluster with every seed; writes the table and the picture."""
+    rows = [row for workload in WORKLOADS for row in _rows(workload)]
+    header = (
+        "| workload | cluster | one GPU | best heuristic | learned | range | over one GPU | "
+        "over the best heuristic |\n|---|---|--:|--:|--:|--:|--:|--:|\n"
+    )
+    readme = _ROOT / "README.md"
+    before, rest = readme.read_text().split(_BEGIN)
+    _, after = rest.split(_END)
+    text = before + _BEGIN + header + "".join(rows) + _END + after
+    files.write_bytes(readme, text.encode())
+    pictured = [RunCurves.read(_folder(*PICTURED, seed).path) for seed in SEEDS]
+    plot_runs(pictured, _ROOT / "docs" / "reward-curve.png")
+
+
+def _rows(workload: str) -> Iterator[str]:
+    """The table's rows of one workload, as they are found."""
+    for cluster in CLUSTERS:
+        problem = Problem.build(OpGraph.load(workload), Cluster.load(cluster))
+        yield _row(workload, cluster, [_train(problem, seed) for seed in SEEDS])
+
+
+def _train(problem: Problem, seed: int) -> TrainingResult:
+    """Trains, or goes on with the run that is there."""
+    folder = _folder(problem.graph.name, problem.cluster.name, seed)
+    config = new_config(problem, strategy="reinforce", evaluations=EVALUATIONS, seed=seed)
+    if folder.is_empty():
+        folder.create(config, problem.graph, problem.cluster)
+    elif folder.read_config() != config:
+        raise SystemExit(f"{folder.path}: a run of another kind; remove it first")
+    return train(problem, config, folder)
+
+
+def _folder(workload: str, cluster: str, seed: int) -> RunFolder:
+    return RunFolder(_RUNS / f"{workload}-{cluster}-seed{seed}")
+
+
+def _row(workload: str, cluster: str, results: list[TrainingResult]) -> str:
+    heuristics = results[0].solution.heuristics
+    heuristic = best_heuristic(heuristics)
+    one_gpu = next(row for row in heuristics if row.name == "single_device:gpu:0")
+    times = [r.solution.search.step_time_seconds for r in results if r.solution.search]
+    assert heuristic is not None  # noqa: S101  (a single device always fits the bundled graphs)
+    learned = float(np.median(times))
+    cells = (
+        f"`{workload}`",
+        f"`{cluster}`",
+        format_seconds(one_gpu.step_time_seconds),
+        f"{format_seconds(heuristic.step_time_seconds)} ({heuristic.name})",
+        format_seconds(learned),
+        f"{format_seconds(min(times))} to {format_seconds(max(times))}",
+        f"{one_gpu.step_time_seconds / learned:.2f}x",
+        f"{heuristic.step_time_seconds / learned:.2f}x",
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+if __name__ == "__main__":
+    main()
