@@ -2,7 +2,7 @@
 
 >>> import placer
 >>> placement = placer.place("rnnlm", "p100x4", evaluations=3000, seed=0)  # doctest: +SKIP
->>> placement.device_of("lstm_0/step_3/MatMul")  # doctest: +SKIP
+>>> placement.device_of("lstm_0/step_3/cell_1/MatMul")  # doctest: +SKIP
 'gpu:1'
 """
 

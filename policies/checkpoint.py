@@ -42,7 +42,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         FormatError: The file is missing or no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, for np.load leaves a file that it cannot read open
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         facts = json.loads(str(arrays.pop("")))
     except FileNotFoundError:

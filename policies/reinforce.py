@@ -272,7 +272,8 @@ class Trainer:
         _, rewards, _, _, infos = self.env.step(choices.astype(np.int64))
         reasons = [reason for reason in infos["infeasible_because"] if reason is not None]
         self.infeasible_because = reasons[-1] if reasons else self.infeasible_because
-        return rewards, infos["step_time_seconds"]
+        seconds = infos["step_time_seconds"]
+        return rewards, np.where(infos["feasible"] & np.isfinite(seconds), seconds, np.inf)
 
     def _count(self, seconds: NDArray[np.float64]) -> None:
         """Enters step times ``[num_rows]`` into the curve of the best so far."""
