@@ -19,6 +19,8 @@ class TrainingConfig:
         hidden: Units of each LSTM and embedding of the policy.
         batch_size: Placements sampled and evaluated per step.
         learning_rate: Of Adam.
+        group_bias_rate: How much faster the bias that each op group has for itself learns. 0: that
+            bias stays zero.
         gradient_clip: Greatest norm of the gradient.
         baseline: What is subtracted from the rewards. ``"moving_average"``: of the mean rewards of
             earlier batches. ``"batch"``: the batch's mean; advantages are then also divided by
@@ -39,13 +41,14 @@ class TrainingConfig:
     hidden: int = 64
     batch_size: int = 16
     learning_rate: float = 3e-3
+    group_bias_rate: float = 10.0
     gradient_clip: float = 1.0
     baseline: Literal["moving_average", "batch"] = "batch"
     baseline_decay: float = 0.9
     failing_reward: float = -10.0
     feasible_only_after: int | None = None
     prior_deviations: float = 4.0
-    num_elites: int = 4
+    num_elites: int = 16
     elite_advantage: float = 1.0
     entropy_coef: float = 0.01
     final_entropy_coef: float = 0.0
@@ -54,6 +57,7 @@ class TrainingConfig:
         for name in ("hidden", "batch_size", "learning_rate", "gradient_clip"):
             self._check(name, getattr(self, name) > 0, "more than 0")
         for name in (
+            "group_bias_rate",
             "prior_deviations",
             "num_elites",
             "elite_advantage",
@@ -81,7 +85,9 @@ class TrainingConfig:
 COLOCRL = TrainingConfig(
     name="colocrl",
     method="colocrl",
-    learning_rate=3e-3,
+    learning_rate=1e-3,
+    group_bias_rate=0.0,
+    failing_reward=-5.0,
     baseline="moving_average",
     feasible_only_after=5_000,
     prior_deviations=0.0,

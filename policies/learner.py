@@ -56,6 +56,7 @@ class Hyperparameters(NamedTuple):
     """Scalars of one step, so named in :class:`policies.config.TrainingConfig`."""
 
     learning_rate: float
+    group_bias_rate: float
     gradient_clip: float
     entropy_coef: float
 
@@ -124,8 +125,11 @@ def _update(
     count = state.count + 1
     weights, first, second = {}, {}, {}
     for name, gradient in gradients.items():
+        rate = hyperparameters.learning_rate
+        if name == "group_bias":
+            rate *= hyperparameters.group_bias_rate
         change, mean, square = losses.adam(
-            gradient, state.first[name], state.second[name], count, hyperparameters.learning_rate
+            gradient, state.first[name], state.second[name], count, rate
         )
         weights[name] = tf.where(good, state.weights[name] + change, state.weights[name])
         first[name] = tf.where(good, mean, state.first[name])
@@ -135,8 +139,8 @@ def _update(
 
 
 # Compiled once per shape of problem, whatever the number of trainers.
-_compiled_sample = tf.function(network.sample, jit_compile=True)
-_compiled_update = tf.function(_update, jit_compile=True)
+_compiled_sample = tf.function(network.sample, jit_compile=True, autograph=False)
+_compiled_update = tf.function(_update, jit_compile=True, autograph=False)
 
 
 def sample(weights: Weights, inputs: PolicyInputs, noise: NDArray[np.floating[Any]]) -> Samples:

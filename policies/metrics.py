@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,10 @@ def to_array(rows: Sequence[Metrics]) -> NDArray[np.float64]:
 
 def from_array(array: NDArray[np.float64]) -> list[Metrics]:
     """The inverse of :func:`to_array`; counts are whole numbers again."""
-    types = [int if field.type == "int" else float for field in dataclasses.fields(Metrics)]
-    return [
-        Metrics(*(kind(value) for kind, value in zip(types, row, strict=True)))
-        for row in array.tolist()
-    ]
+    counts = {field.name for field in dataclasses.fields(Metrics) if field.type == "int"}
+    rows: list[Metrics] = []
+    for row in array.tolist():
+        named: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+        named.update({name: int(named[name]) for name in counts})
+        rows.append(Metrics(**named))
+    return rows

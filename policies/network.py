@@ -9,6 +9,9 @@ every problem of the same shape. Two departures from the paper keep a step cheap
 the attention is multiplicative (Luong et al. 2015, arXiv 1508.04025, "general") on the decoder's
 output, so that under teacher forcing all steps attend at once; and the decoder is also fed the
 encoding of the op group it is about to place, which the attention would otherwise have to find.
+
+``group_bias`` is one addition: a bias to the logits that each op group has for itself. The paper's
+policy has none, and has none here while its learning rate is 0.
 """
 
 from __future__ import annotations
@@ -104,6 +107,7 @@ def init_weights(
         "mix_state": glorot(hidden, hidden),
         "mix_context": glorot(hidden, hidden),
         "mix_bias": np.zeros(hidden, np.float32),
+        "group_bias": np.zeros((num_groups, num_devices), np.float32),
         "output": np.zeros((hidden, num_devices), np.float32),
         "output_bias": np.zeros(num_devices, np.float32),
     }
@@ -122,7 +126,7 @@ def sample(weights: Weights, inputs: PolicyInputs, noise: Tensor) -> Samples:
     memory = _encode(weights, inputs)
     state = _initial_state(memory, noise.shape[1])
     start = tf.one_hot(tf.fill([noise.shape[1]], num_devices), num_devices + 1, dtype=noise.dtype)
-    bias = _logit_bias(inputs)
+    bias = _logit_bias(weights, inputs)
 
     def step(carry: tuple[Tensor, ...], now: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, cell, last, _, _ = carry
@@ -162,7 +166,7 @@ def score(weights: Weights, inputs: PolicyInputs, choices: Tensor) -> Scores:
     )
     flat = _logits(weights, memory, tf.reshape(hidden, [num_groups * batch, hidden.shape[-1]]))
     logits = tf.reshape(flat, [num_groups, batch, num_devices])
-    log_probs = tf.nn.log_softmax(logits + _logit_bias(inputs)[:, None])
+    log_probs = tf.nn.log_softmax(logits + _logit_bias(weights, inputs)[:, None])
     of_chosen = tf.reduce_sum(chosen[..., :num_devices] * log_probs, axis=[0, 2])
     entropies = -tf.reduce_mean(tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2), axis=0)
     return Scores(of_chosen, entropies)
@@ -218,10 +222,10 @@ def _logits(weights: Weights, memory: _Memory, hidden: Tensor) -> Tensor:
     return mixed @ weights["output"] + weights["output_bias"]
 
 
-def _logit_bias(inputs: PolicyInputs) -> Tensor:
-    """The prior where a device is allowed, next to nothing elsewhere."""
+def _logit_bias(weights: Weights, inputs: PolicyInputs) -> Tensor:
+    """Prior and learned bias where a device is allowed, next to nothing elsewhere."""
     masked = tf.fill(inputs.allowed.shape, tf.cast(_MASKED_LOGIT, inputs.prior_logits.dtype))
-    return tf.where(inputs.allowed, inputs.prior_logits, masked)
+    return tf.where(inputs.allowed, inputs.prior_logits + weights["group_bias"], masked)
 
 
 def _lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -142,7 +142,12 @@ class Trainer:
             np.concatenate([sampled, elites]),
             coefficients,
             config.batch_size,
-            Hyperparameters(config.learning_rate, config.gradient_clip, self._entropy_coef()),
+            Hyperparameters(
+                config.learning_rate,
+                config.group_bias_rate,
+                config.gradient_clip,
+                self._entropy_coef(),
+            ),
         )
         self.num_skipped_updates += bool(update.skipped)
 
