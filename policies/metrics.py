@@ -28,12 +28,12 @@ class Metrics:
     num_distinct: int
     num_skipped_updates: int
     wall_seconds: float
-    evaluation_seconds: float
+    wall_evaluation_seconds: float
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Metrics))
 
-WALL_CLOCK_COLUMNS = ("wall_seconds", "evaluation_seconds")
+WALL_CLOCK_COLUMNS = ("wall_seconds", "wall_evaluation_seconds")
 """The columns that differ from run to run; all others are the same for the same seed."""
 
 

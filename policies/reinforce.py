@@ -167,7 +167,8 @@ class Trainer:
             num_distinct=len(np.unique(choices, axis=0)),
             num_skipped_updates=self.num_skipped_updates,
             wall_seconds=(before.wall_seconds if before else 0.0) + time.perf_counter() - began,
-            evaluation_seconds=(before.evaluation_seconds if before else 0.0) + evaluation_seconds,
+            wall_evaluation_seconds=(before.wall_evaluation_seconds if before else 0.0)
+            + evaluation_seconds,
         )
         self.rows.append(row)
         return row
