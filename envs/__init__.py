@@ -11,11 +11,12 @@ from __future__ import annotations
 import gymnasium as gym
 
 from envs.placement import PlacementEnv
-from envs.rewards import Reward, SqrtReward
+from envs.rewards import GradedReward, Reward, SqrtReward
 from envs.sequential import SequentialPlacementEnv
 from envs.vector import VectorPlacementEnv
 
 __all__ = [
+    "GradedReward",
     "PlacementEnv",
     "Reward",
     "SequentialPlacementEnv",

@@ -68,6 +68,43 @@ class SqrtReward:
         return np.where(feasible, -np.sqrt(seconds / self.reference_seconds), self.failing_reward)
 
 
+@dataclass(frozen=True)
+class GradedReward:
+    """:class:`SqrtReward`, less what an infeasible placement lacks in memory.
+
+    Where no sample fits, a constant teaches nothing; this says which of them is nearer to fitting.
+
+    Attributes:
+        base: The reward to start from.
+        scale_bytes: So much lacking memory costs 1.
+
+    Raises:
+        UsageError: A scale not above 0.
+    """
+
+    base: SqrtReward
+    scale_bytes: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale_bytes < math.inf:
+            raise UsageError(f"scale_bytes is {self.scale_bytes}; expected a finite number > 0")
+
+    @classmethod
+    def for_problem(cls, problem: Problem, failing_reward: float) -> GradedReward:
+        """The scale is all that there is to hold: variables and tensors."""
+        held = problem.graph.parameter_bytes.sum() + problem.graph.tensor_bytes.sum()
+        base = SqrtReward(problem.reference_seconds, failing_reward)
+        return cls(base, max(float(held), 1.0))
+
+    def __call__(self, evaluations: Evaluations) -> NDArray[np.float64]:
+        """Rewards of a batch, ``[batch]``."""
+        rewards = self.base(evaluations)
+        if evaluations.excess_bytes is None:
+            return rewards
+        lacking = np.where(evaluations.feasible, 0.0, evaluations.excess_bytes)
+        return rewards - lacking / self.scale_bytes
+
+
 def longest_step_seconds(problem: Problem) -> float:
     """A step time that no simulated placement exceeds.
 

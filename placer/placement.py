@@ -240,11 +240,14 @@ class Evaluations:
         step_time_seconds: Step times, infinite where infeasible, ``[batch]``.
         feasible: Whether each placement keeps to every constraint, ``[batch]``.
         reasons: Why each infeasible one is, None for the others, ``[batch]``.
+        excess_bytes: How much more memory than there is each one needs, summed over the devices,
+            ``[batch]``; None if the evaluator does not know.
     """
 
     step_time_seconds: NDArray[np.float64]
     feasible: NDArray[np.bool_]
     reasons: Sequence[str | None]
+    excess_bytes: NDArray[np.float64] | None = None
 
 
 def check_placements(placements: ArrayLike, graph: OpGraph, cluster: Cluster) -> NDArray[np.int32]:

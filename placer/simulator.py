@@ -128,6 +128,7 @@ class Simulator:
             simulate(0, batch)
 
         feasible = results.status == FEASIBLE
+        excess = np.maximum(results.peaks - self._tables.memory_bytes, 0)
         return Evaluations(
             np.where(feasible, results.step_ns / _NS, np.inf),
             feasible,
@@ -135,6 +136,7 @@ class Simulator:
                 None if fits else self._reason(rows[i], results, i)
                 for i, fits in enumerate(feasible.tolist())
             ),
+            excess.sum(axis=1),
         )
 
     def schedule(self, placement: Placement | ArrayLike) -> Schedule:

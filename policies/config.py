@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from placer.errors import UnknownNameError, UsageError
@@ -27,6 +27,7 @@ class TrainingConfig:
             the batch's standard deviation and clipped.
         baseline_decay: Weight of the past in the moving average.
         failing_reward: Reward of an infeasible placement.
+        graded_failing: Whether it is worth less the more memory it lacks.
         feasible_only_after: After so many steps, infeasible samples no longer train the policy.
         prior_deviations: Where a start is given, logits begin so biased towards it that a sample
             deviates from it in so many op groups on average. 0: no bias.
@@ -46,6 +47,7 @@ class TrainingConfig:
     baseline: Literal["moving_average", "batch"] = "batch"
     baseline_decay: float = 0.9
     failing_reward: float = -10.0
+    graded_failing: bool = True
     feasible_only_after: int | None = None
     prior_deviations: float = 4.0
     num_elites: int = 16
@@ -77,10 +79,6 @@ class TrainingConfig:
         if not good:
             raise UsageError(f"{name} is {getattr(self, name)!r}; expected {expected}")
 
-    def to_dict(self) -> dict[str, object]:
-        """The settings by name, for records."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 COLOCRL = TrainingConfig(
     name="colocrl",
@@ -88,6 +86,7 @@ COLOCRL = TrainingConfig(
     learning_rate=1e-3,
     group_bias_rate=0.0,
     failing_reward=-5.0,
+    graded_failing=False,
     baseline="moving_average",
     feasible_only_after=5_000,
     prior_deviations=0.0,

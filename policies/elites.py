@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 class Elites:
-    """Keeps the best distinct feasible choices seen, best first.
+    """Keeps the best distinct choices seen, best first; infeasible ones only while all are.
 
-    Of equal step times the one seen first is kept before the others.
+    Of equal rewards the one seen first is kept before the others.
 
     Args:
         capacity: How many to keep.
@@ -19,17 +19,30 @@ class Elites:
     def __init__(self, capacity: int, num_groups: int) -> None:
         self.capacity = capacity
         self.choices = np.zeros((0, num_groups), np.int32)  # [num_kept, num_groups]
-        self.step_time_seconds = np.zeros(0)  # [num_kept]
+        self.rewards = np.zeros(0)  # [num_kept]
+        self.step_time_seconds = np.zeros(0)  # [num_kept], infinite where infeasible
 
     def __len__(self) -> int:
         return len(self.choices)
 
-    def add(self, choices: NDArray[np.int32], step_time_seconds: NDArray[np.float64]) -> None:
-        """Takes in a batch ``[batch, num_groups]``; infinite step times are infeasible."""
-        feasible = np.isfinite(step_time_seconds)
-        choices = np.concatenate([self.choices, choices[feasible]])
-        seconds = np.concatenate([self.step_time_seconds, step_time_seconds[feasible]])
+    def add(
+        self,
+        choices: NDArray[np.int32],
+        rewards: NDArray[np.float64],
+        step_time_seconds: NDArray[np.float64],
+    ) -> None:
+        """Takes in a batch: choices ``[batch, num_groups]``, rewards and step times ``[batch]``.
+
+        Rewards that are not finite are left out.
+        """
+        good = np.isfinite(rewards)
+        choices = np.concatenate([self.choices, choices[good]])
+        rewards = np.concatenate([self.rewards, rewards[good]])
+        seconds = np.concatenate([self.step_time_seconds, step_time_seconds[good]])
         _, first_seen = np.unique(choices, axis=0, return_index=True)
         distinct = np.sort(first_seen)
-        best = distinct[np.argsort(seconds[distinct], kind="stable")][: self.capacity]
-        self.choices, self.step_time_seconds = choices[best], seconds[best]
+        if np.isfinite(seconds).any():  # those that do not fit showed the way and have served
+            distinct = distinct[np.isfinite(seconds[distinct])]
+        best = distinct[np.argsort(-rewards[distinct], kind="stable")][: self.capacity]
+        self.choices, self.rewards = choices[best], rewards[best]
+        self.step_time_seconds = seconds[best]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import time
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from envs import VectorPlacementEnv
 from envs.features import group_adjacency, group_features
-from envs.rewards import SqrtReward
+from envs.rewards import GradedReward, Reward, SqrtReward
 from placer.errors import FormatError, InfeasibleError, UsageError
 from placer.problem import Problem, Progress, SearchResult
 from policies import checkpoint, learner, losses, metrics, network
@@ -58,7 +59,9 @@ class Trainer:
             raise UsageError(f"seed is {seed}; expected a whole number >= 0")
         self.problem, self.config, self.seed = problem, config, seed
         self.start = None if start is None else _check_start(start, problem)
-        self.reward = SqrtReward(problem.reference_seconds, config.failing_reward)
+        self.reward: Reward = SqrtReward(problem.reference_seconds, config.failing_reward)
+        if config.graded_failing:
+            self.reward = GradedReward.for_problem(problem, config.failing_reward)
         self.env = VectorPlacementEnv(problem, config.batch_size, reward=self.reward)
         self.inputs = network.PolicyInputs(
             features=group_features(problem),
@@ -113,7 +116,7 @@ class Trainer:
         rewards, seconds = self._evaluate(choices)  # [num_rows], [num_rows]
         evaluation_seconds = time.perf_counter() - asked
         feasible = np.isfinite(seconds)
-        self.elites.add(choices, seconds)
+        self.elites.add(choices, rewards, seconds)
         self._count(seconds)
 
         # subtract the baseline
@@ -180,7 +183,7 @@ class Trainer:
             evaluations=last.evaluations,
             best_seconds=last.best_step_time_seconds,
             mean_seconds=last.mean_step_time_seconds,
-            choices=self.elites.choices[0] if len(self.elites) else None,
+            choices=self.elites.choices[0] if np.isfinite(last.best_step_time_seconds) else None,
         )
 
     def result(self) -> SearchResult:
@@ -189,7 +192,7 @@ class Trainer:
         Raises:
             InfeasibleError: None was feasible.
         """
-        if not len(self.elites):
+        if not np.isfinite(self.best_so_far).any():
             raise InfeasibleError(
                 f"none of {self.evaluations} sampled placements was feasible; "
                 f"the last was not because {self.infeasible_because}"
@@ -212,6 +215,7 @@ class Trainer:
         arrays = {
             **self.state.to_arrays(),
             "elite_choices": self.elites.choices,
+            "elite_rewards": self.elites.rewards,
             "elite_step_time_seconds": self.elites.step_time_seconds,
             "best_so_far": self.best_so_far,
             "rows": metrics.to_array(self.rows),
@@ -220,7 +224,7 @@ class Trainer:
             arrays["start"] = self.start
         facts = {
             "problem": _identity(self.problem),
-            "config": self.config.to_dict(),
+            "config": dataclasses.asdict(self.config),
             "seed": self.seed,
             "evaluations": self.evaluations,
             "baseline": self.baseline,
@@ -252,6 +256,7 @@ class Trainer:
         )
         trainer.state = LearnerState.from_arrays(arrays)
         trainer.elites.choices = arrays["elite_choices"]
+        trainer.elites.rewards = arrays["elite_rewards"]
         trainer.elites.step_time_seconds = arrays["elite_step_time_seconds"]
         trainer.best_so_far = arrays["best_so_far"]
         trainer.rows = metrics.from_array(arrays["rows"])

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.rewards import SqrtReward, longest_step_seconds
+from envs.rewards import GradedReward, SqrtReward, longest_step_seconds
 from placer.errors import UsageError
 from placer.placement import Evaluations
 from placer.problem import Problem
@@ -21,6 +21,20 @@ def test_values() -> None:
     rewards = SqrtReward(reference_seconds=4.0, failing_reward=-3.0)(evaluations)
     assert rewards.tolist() == [-1.0, -3.0, -0.5]
     assert rewards.dtype == np.float64
+
+
+def test_graded_values() -> None:
+    """Lacking memory costs its share of the scale, and what is feasible nothing."""
+    feasible, reasons = np.array([True, False, False]), (None, "no memory", "no memory")
+    evaluations = Evaluations(
+        np.array([4.0, np.inf, np.inf]), feasible, reasons, np.array([0.0, 50.0, 0.0])
+    )
+    reward = GradedReward(SqrtReward(reference_seconds=4.0, failing_reward=-3.0), 100.0)
+    assert reward(evaluations).tolist() == [-1.0, -3.5, -3.0]
+    unknown = Evaluations(evaluations.step_time_seconds, feasible, reasons)
+    assert reward(unknown).tolist() == [-1.0, -3.0, -3.0]
+    with pytest.raises(UsageError, match="scale_bytes is 0; expected a finite number > 0"):
+        GradedReward(reward.base, 0)
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,15 @@ def test_infeasible_batches_do_not_end_the_run() -> None:
         reinforce.search(problem, evaluations=20, seed=0, config=SMALL)
 
 
+def test_a_graph_larger_than_any_device_is_placed() -> None:
+    """None of 2,000 random placements fits; learning what lacks less memory finds one that does."""
+    toy = make_toy(30, 3, memory_bytes=17e6)
+    assert not toy.evaluate(np.random.default_rng(0).integers(0, 3, (2000, 30))).feasible.any()
+    assert not toy.evaluate(np.arange(3)[:, None].repeat(30, axis=1)).feasible.any()
+    result = reinforce.search(toy, evaluations=1000, seed=0)
+    assert toy.evaluate(result.choices[None]).feasible[0]
+
+
 def test_a_loss_that_is_not_finite_is_skipped_and_counted() -> None:
     """An evaluator that says nan spoils neither the weights nor the best so far."""
     calls = 0
