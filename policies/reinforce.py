@@ -37,7 +37,7 @@ class Trainer:
         evaluations: The budget. The last batch is smaller if need be.
         seed: All randomness comes from it.
         start: Choices to start from, ``[num_groups]``: the first that are evaluated, and where
-            the policy begins if the config has a prior.
+            the policy begins. Without a prior in the config, training starts from nothing.
 
     Raises:
         UsageError: A budget below 1, a negative seed, or a start that may not be.
@@ -58,7 +58,8 @@ class Trainer:
         if seed < 0:
             raise UsageError(f"seed is {seed}; expected a whole number >= 0")
         self.problem, self.config, self.seed = problem, config, seed
-        self.start = None if start is None else _check_start(start, problem)
+        start = None if start is None else _check_start(start, problem)
+        self.start = start if config.prior_deviations else None
         self.reward: Reward = SqrtReward(problem.reference_seconds, config.failing_reward)
         if config.graded_failing:
             self.reward = GradedReward.for_problem(problem, config.failing_reward)
@@ -361,7 +362,12 @@ def search_colocrl(
     start: NDArray[np.int32] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
-    """:func:`search` as in the paper, from nothing: `start` is ignored."""
+    """:func:`search` as in the paper, which starts from nothing whatever `start` is."""
     return search(
-        problem, evaluations=evaluations, seed=seed, on_progress=on_progress, config=COLOCRL
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        start=start,
+        on_progress=on_progress,
+        config=COLOCRL,
     )

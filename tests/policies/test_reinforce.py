@@ -146,6 +146,18 @@ def test_the_start_is_evaluated_first() -> None:
     assert np.array_equal(result.choices, start)
 
 
+def test_the_paper_starts_from_nothing() -> None:
+    """`colocrl` gives the same curve with a start and without."""
+    start, curves = np.zeros(12, np.int32), []
+    for given in (None, start):
+        trainer = Trainer(TOY, PAPER, evaluations=8, seed=0, start=given)
+        curves.append(_curve(_run(trainer)))
+    assert curves[0] == curves[1]
+    result = reinforce.search_colocrl(TOY, evaluations=1, seed=0, start=start)
+    assert result.method == "colocrl"
+    assert result.choices.any()
+
+
 # That it repeats itself
 
 
