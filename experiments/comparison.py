@@ -178,10 +178,9 @@ def _search(problem: Problem, method: str, evaluations: int, seed: int) -> tuple
     solution = solve(problem, strategy=method, evaluations=evaluations, seed=seed)
     found = solution.search
     if found is None:
-        raise InfeasibleError(
-            f"it found no feasible placement within {evaluations} evaluations, those of the "
-            "heuristics included"
-        )
+        num_taken = solution.evaluations
+        spent = f"the heuristics took {num_taken} evaluations, all of the budget or more"
+        raise InfeasibleError(spent if num_taken >= evaluations else "no sample was feasible")
     started_there = found.step_time_seconds == solution.step_time_seconds
     return found.step_time_seconds, solution.found_by if started_there else method
 

@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from placer.cluster import Cluster
 from placer.costs import allowed_devices, op_seconds
+from placer.errors import ClusterError, GraphError
 from placer.graph import OpGraph
 from placer.placement import Order
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+
+MOST_SECONDS = 2.0**53 / 1e9
+"""About 104 days: up to here, sums of nanoseconds are exact."""
 
 FEASIBLE, WRONG_KIND, SPLIT_COLOCATION, TOO_MUCH_MEMORY = range(4)
 
@@ -172,7 +176,9 @@ def build_tables(
     data_edges = np.flatnonzero(slots < num_ports[producers])
     data_edges = data_edges[np.argsort(consumers[data_edges], kind="stable")]
     output_bytes = np.bincount(graph.tensor_producer, graph.tensor_bytes, minlength=graph.num_ops)
-    duration_ns = np.maximum(1.0, np.rint(op_seconds(graph, cluster) * 1e9))
+    seconds = op_seconds(graph, cluster)
+    _check_seconds(graph, cluster, seconds)
+    duration_ns = np.maximum(1.0, np.rint(seconds * 1e9))
     tables = Tables(
         edge_offsets=_offsets(producers, graph.num_ops),
         edge_consumer=consumers.copy(),
@@ -209,6 +215,30 @@ def build_tables(
     rank_of_op = np.empty_like(op_of_rank)
     rank_of_op[op_of_rank] = np.arange(graph.num_ops)
     return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
+
+
+def _check_seconds(graph: OpGraph, cluster: Cluster, seconds: Floats) -> None:
+    """Refuses durations beyond those whose nanoseconds are whole numbers in float64.
+
+    Raises:
+        GraphError: An op takes too long on a device.
+        ClusterError: A transfer takes too long on a link.
+    """
+    limit = f"expected less than {MOST_SECONDS:.3g} s, which is 2^53 ns"
+    if seconds.max() >= MOST_SECONDS:
+        op, device = np.unravel_index(seconds.argmax(), seconds.shape)
+        raise GraphError(
+            f"op {graph.op_names[op]!r} takes {seconds[op, device]:.3g} s on "
+            f"{cluster.device_names[device]}; {limit}"
+        )
+    most_bytes = graph.tensor_bytes.max(initial=0.0)
+    transfers = cluster.latency_seconds + most_bytes / cluster.bandwidth
+    if transfers.max() >= MOST_SECONDS:
+        source, target = np.unravel_index(transfers.argmax(), transfers.shape)
+        raise ClusterError(
+            f"sending {most_bytes:.3g} bytes from {cluster.device_names[source]} to "
+            f"{cluster.device_names[target]} takes {transfers.max():.3g} s; {limit}"
+        )
 
 
 def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:

@@ -20,6 +20,10 @@ from placer.problem import Problem, Progress, Search, SearchResult
 from placer.strategies import STRATEGIES, resolve
 
 
+MOST_EVALUATIONS = 100_000_000
+"""The largest budget: the curve of the best so far is kept in memory."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """What was tried on a problem, and the best of it.
@@ -118,20 +122,18 @@ def solve(
     Args:
         problem: The problem.
         strategy: As in :func:`place`.
-        evaluations: The budget. All heuristics are evaluated whatever it is.
+        evaluations: The budget. All heuristics are evaluated, even where it is smaller.
         seed: All randomness comes from it.
         on_heuristics: Called once the heuristics are evaluated.
         on_progress: Called by the search after each batch.
 
     Raises:
-        UsageError: A budget below 1, or a negative seed.
+        UsageError: A budget that is no number from 1 to 100 million, or a negative seed.
         UnknownNameError: No such strategy.
         InfeasibleError: No feasible placement was found.
     """
-    if evaluations < 1:
-        raise UsageError(f"evaluations is {evaluations}; expected at least 1")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; expected a whole number >= 0")
+    _check_whole("evaluations", evaluations, 1, MOST_EVALUATIONS)
+    _check_whole("seed", seed, 0, 2**63 - 1)
     name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "search")
     search = resolve("strategy", strategy, STRATEGIES) if isinstance(strategy, str) else strategy
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
@@ -165,6 +167,12 @@ def solve(
         best = found.choices, found.step_time_seconds, name
     num_found = 0 if found is None else found.evaluations
     return Solution(problem, heuristics, found, *best, num_evaluated + num_found)
+
+
+def _check_whole(name: str, value: int, least: int, most: int) -> None:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        raise UsageError(f"{name} is {value!r}; expected a whole number from {least} to {most:,}")
 
 
 def load_graph(target: Any, specs: Sequence[Any] = ()) -> OpGraph:

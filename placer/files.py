@@ -6,10 +6,10 @@ import gzip
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -97,35 +97,31 @@ def decode_json(content: bytes, kind: type[T], where: str) -> T:
     Raises:
         FormatError: Not JSON, another format, or fields that do not fit; the message has the path.
     """
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.ValidationError as error:
-        _check_format(content, kind, where, msgspec.json.decode)
-        raise FormatError(f"{where}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{where}: not valid JSON ({error})") from None
-    except RecursionError:
-        raise FormatError(f"{where}: nested too deeply") from None
+    return _decode(content, kind, where, "JSON", msgspec.json.decode)
 
 
 def decode_toml(content: bytes, kind: type[T], where: str) -> T:
     """As :func:`decode_json`, for TOML."""
+    return _decode(content, kind, where, "TOML", msgspec.toml.decode)
+
+
+def _decode(
+    content: bytes, kind: type[T], where: str, language: str, decode: Callable[..., Any]
+) -> T:
     try:
-        return msgspec.toml.decode(content, type=kind)
-    except msgspec.ValidationError as error:
-        _check_format(content, kind, where, msgspec.toml.decode)
-        raise FormatError(f"{where}: {error}") from None
+        try:
+            result: T = decode(content, type=kind)
+            return result
+        except msgspec.ValidationError as error:
+            # another format explains any other misfit
+            document = decode(content)
+            found = document.get("format") if isinstance(document, dict) else None
+            expected = kind.FORMAT  # type: ignore[attr-defined]
+            if found == expected:
+                raise FormatError(f"{where}: {error}") from None
+            given = "no format" if found is None else f"format {found!r}"
+            raise FormatError(f"{where}: {given}; expected {expected!r}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{where}: not valid TOML ({error})") from None
+        raise FormatError(f"{where}: not valid {language} ({error})") from None
     except RecursionError:
         raise FormatError(f"{where}: nested too deeply") from None
-
-
-def _check_format(content: bytes, kind: type, where: str, decode: object) -> None:
-    """Says that the document is of another format, which explains any other misfit."""
-    document = decode(content)  # type: ignore[operator]
-    found = document.get("format") if isinstance(document, dict) else None
-    expected = kind.FORMAT  # type: ignore[attr-defined]
-    if found != expected:
-        given = "no format" if found is None else f"format {found!r}"
-        raise FormatError(f"{where}: {given}; expected {expected!r}")

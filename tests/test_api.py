@@ -104,7 +104,9 @@ def test_an_impossible_problem_says_why(rnnlm) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"evaluations": 0}, UsageError, "evaluations is 0; expected at least 1"),
+        ({"evaluations": 0}, UsageError, "evaluations is 0; expected a whole number from 1 to"),
+        ({"evaluations": 10.5}, UsageError, "evaluations is 10.5; expected a whole number"),
+        ({"evaluations": 10**14}, UsageError, "expected a whole number from 1 to 100,000,000"),
         ({"seed": -1}, UsageError, "seed is -1"),
         ({"strategy": "reinforse"}, UnknownNameError, "did you mean 'reinforce'"),
         ({"num_groups": 0}, UsageError, "0"),

@@ -105,6 +105,8 @@ def _ops(**changes: object) -> str:
     [
         ("{", FormatError, "g: not valid JSON"),
         ("[]", FormatError, "g: no format; expected 'placer.graph/1'"),
+        ("[" * 200_000, FormatError, "g: nested too deeply"),
+        (TINY.replace("65536", "1e999"), FormatError, "g: not valid JSON .*out of range"),
         (
             TINY.replace("graph/1", "graph/2"),
             FormatError,

@@ -10,6 +10,9 @@ from placer.errors import ReadError
 from placer.tf._costs import Cost, Tensor, cost_of
 from placer.tf._loops import function_graph, trip_count
 
+LOOPS = frozenset({"While", "StatelessWhile"})
+"""Types of ops that stand for a whole loop."""
+
 _HANDLE_BYTES = 8.0
 _STRING_BYTES = 16.0
 
@@ -96,7 +99,7 @@ def _calls(operation: Any, library: Mapping[str, Any], counts: dict[str, int]) -
     `counts` has the trips of all loops so far, and gets those of this one.
     """
     kind = operation.type
-    if kind in ("While", "StatelessWhile"):
+    if kind in LOOPS:
         trips = trip_count(operation, library, counts)
         if trips is None:
             raise ReadError(

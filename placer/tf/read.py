@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from placer.errors import GraphError, ReadError
 from placer.graph import Op, OpGraph, Output
 from placer.tf._colocation import colocation_groups
-from placer.tf._figures import Figures, graph_figures
+from placer.tf._figures import LOOPS, Figures, graph_figures
 from placer.tf._flatten import FlatGraph
 from placer.tf._trace import flatten
 
@@ -28,11 +29,14 @@ class Reading:
         guessed_bytes: Ops that make a tensor whose size is known only when it runs (the result of
             ``tf.where``, strings, lists of tensors). It is taken to be as large as the largest
             tensor that the op reads.
+        loops: Ops that stand for a whole loop. Their FLOPs and bytes are those of all trips, but
+            they are launched once, so that loops of many small ops seem faster than they are.
     """
 
     graph: OpGraph
     unknown_flops: tuple[str, ...]
     guessed_bytes: tuple[str, ...]
+    loops: tuple[str, ...]
 
 
 def read(
@@ -45,7 +49,8 @@ def read(
     """Reads what TensorFlow would run into a graph.
 
     The ops have the names of TensorFlow's nodes, functions inlined. ``docs/tensorflow.md`` says how
-    each figure comes about; :func:`read_report` also says which ones are not known.
+    each figure comes about; :func:`read_report` also says which ones are not known. A loop that is
+    not unrolled gives a ``UserWarning``, as it is charged one launch for all its trips.
 
     Args:
         target: A ``tf.function``, a ConcreteFunction, a Keras model, a SavedModel (loaded, or the
@@ -113,10 +118,18 @@ def _reading(flat: FlatGraph, name: str) -> Reading:
         result = OpGraph.from_ops(name, ops)
     except GraphError as error:
         raise ReadError(str(error)) from None
+    loops = tuple(n.name for n in nodes if n.op in LOOPS)
+    if loops:
+        warnings.warn(
+            f"graph {name!r} has {len(loops)} loops that are not unrolled, such as {loops[0]!r}: each "
+            "is one op with the work of all its trips but one launch overhead",
+            stacklevel=3,
+        )
     return Reading(
         result,
         tuple(n.name for n in nodes if not figures[n.name].cost.known),
         tuple(n.name for n in nodes if not figures[n.name].sized),
+        loops,
     )
 
 

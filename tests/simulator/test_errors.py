@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from placer.cluster import Cluster, Device
-from placer.errors import PlacementError, UsageError
+from placer.cluster import Cluster, Device, Link
+from placer.errors import ClusterError, GraphError, PlacementError, UsageError
+from placer.graph import Op, OpGraph, Output
 from placer.placement import Placement
 from placer.simulator import Simulator
 from tests.simulator.builders import cluster, graph, op
@@ -161,3 +162,19 @@ def test_bad_arguments(arguments: dict[str, object], error: type, message: str) 
     """Each has one clear message."""
     with pytest.raises(error, match=message):
         Simulator(CHAIN, cluster(2), **arguments)
+
+
+@pytest.mark.parametrize("seconds", [1e7, 1e300])
+def test_durations_beyond_exact_nanoseconds_are_refused(seconds: float) -> None:
+    """The op or the link is named, before anything overflows."""
+    graph = OpGraph.from_ops(
+        "long",
+        [Op("a", "Op", outputs=(Output(8),), seconds={"gpu": seconds}), Op("b", "Op", ("a",))],
+    )
+    gpus = tuple(Device(name, "gpu", memory_bytes=99) for name in ("gpu:0", "gpu:1"))
+    names = ("gpu:0", "gpu:1")
+    with pytest.raises(GraphError, match="op 'a' takes .* s on gpu:0; expected less than 9.01e"):
+        Simulator(graph, Cluster("c", gpus, (Link(names, 1.0),)))
+    short = OpGraph.from_ops("short", [Op("a", "Op", outputs=(Output(8),)), Op("b", "Op", ("a",))])
+    with pytest.raises(ClusterError, match="sending 8 bytes from gpu:0 to gpu:1 takes .* s"):
+        Simulator(short, Cluster("c", gpus, (Link(names, 1.0, seconds),)))

@@ -9,6 +9,8 @@ import tensorflow as tf
 import placer.tf
 from placer.errors import ReadError
 
+pytestmark = pytest.mark.filterwarnings("ignore:graph .* loops that are not unrolled")
+
 SQUARE = tf.TensorSpec((4, 4))
 PRODUCT = 2 * 4**3
 
@@ -83,3 +85,20 @@ def test_the_gradient_of_a_loop_runs_as_often() -> None:
     products = 2 * batch * (features + units) * 4 * units * steps
     assert products <= forward < 1.3 * products
     assert 2 * products <= backward < 2.3 * 1.2 * products
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loop_is_not_taken_in_silence() -> None:
+    """Its launch overheads are not counted, so the reader is warned and told which ops they are."""
+
+    def loop(x):
+        return tf.while_loop(lambda i, _: i < 9, lambda i, x: (i + 1, x @ x), (0, x))[1]
+
+    function = tf.function(loop, autograph=False)
+    with pytest.warns(UserWarning, match="1 loops that are not unrolled.*one launch overhead"):
+        reading = placer.tf.read_report(function, SQUARE)
+    assert reading.loops == tuple(
+        n
+        for n, t in zip(reading.graph.op_names, reading.graph.op_types, strict=True)
+        if "While" in t
+    )
