@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from experiments.run import RunConfig, RunFolder
 from placer.api import Solution, best_heuristic, solve
-from placer.errors import UnknownNameError
+from placer.errors import FormatError, UnknownNameError
 from placer.heuristics import HeuristicResult
 from placer.placement import Placement
 from placer.problem import Problem, Progress, Search, SearchResult
@@ -105,9 +105,13 @@ def training_settings(strategy: str) -> dict[str, int | float | str]:
         raise UnknownNameError("strategy", strategy, STRATEGIES)
     for preset in PRESETS.values():
         if preset.method == strategy:
-            settings = dataclasses.asdict(preset)
-            return {name: value for name, value in settings.items() if value is not None}
+            return _settings(preset)
     return {}
+
+
+def _settings(config: TrainingConfig) -> dict[str, float | str]:
+    """The settings that TOML has a word for: what is None is left out."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
 
 
 def count_evaluations(heuristics: Sequence[HeuristicResult]) -> int:
@@ -264,10 +268,19 @@ class _PolicySearch:
         record, checkpoint = self.record, self.record.folder.checkpoint
         if checkpoint.exists():
             trainer = Trainer.restore(checkpoint, problem)
+            if _settings(trainer.config) != record.config.training:
+                raise FormatError(
+                    f"{record.folder.path / 'config.toml'}: its training settings are not those "
+                    "that the checkpoint was made with"
+                )
             record.begin([dataclasses.asdict(row) for row in trainer.rows])
         else:
             settings: dict[str, Any] = dict(record.config.training)
-            config = TrainingConfig(**settings)
+            try:
+                config = TrainingConfig(**settings)
+            except TypeError as error:
+                path = record.folder.path / "config.toml"
+                raise FormatError(f"{path}: training: {error}") from None
             trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
         saved_at = time.perf_counter()
         with deferred_interrupts() as stop:

@@ -19,7 +19,6 @@ from placer.placement import Order, Placement
 from placer.problem import Problem, Progress, Search, SearchResult
 from placer.strategies import STRATEGIES, resolve
 
-
 MOST_EVALUATIONS = 100_000_000
 """The largest budget: the curve of the best so far is kept in memory."""
 

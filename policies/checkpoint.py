@@ -48,8 +48,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         facts = json.loads(str(arrays.pop("")))
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path}: not a checkpoint ({error})") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise FormatError(f"{path}: not a checkpoint; expected an .npz file of arrays") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a checkpoint of format {FORMAT!r}")
     return arrays, facts

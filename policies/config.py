@@ -26,7 +26,8 @@ class TrainingConfig:
             earlier batches. ``"batch"``: the batch's mean; advantages are then also divided by
             the batch's standard deviation and clipped.
         baseline_decay: Weight of the past in the moving average.
-        failing_reward: Reward of an infeasible placement.
+        failing_reward: Reward of an infeasible placement, where no feasible one can be worth less;
+            else the least that a feasible one can be worth.
         graded_failing: Whether it is worth less the more memory it lacks.
         feasible_only_after: After so many steps, infeasible samples no longer train the policy.
         prior_deviations: Where a start is given, logits begin so biased towards it that a sample

@@ -28,18 +28,21 @@ def moving_average(average: float, rewards: Floats, decay: float) -> float:
     return decay * average + (1 - decay) * float(rewards.mean())
 
 
-def normalised_advantages(rewards: Floats) -> Floats:
+def normalised_advantages(rewards: Floats, typical: NDArray[np.bool_]) -> Floats:
     """Rewards less their mean over their standard deviation, clipped; zero where all are equal.
 
     Args:
         rewards: ``[batch]``.
+        typical: Whose mean and deviation count, ``[batch]``; with fewer than two, all count. So a
+            few failing rewards, far below the rest, do not hide how the rest differ.
 
     Returns:
         ``[batch]``.
     """
     _check_ranks(rewards)
-    centred = rewards - rewards.mean()
-    deviation = centred.std()
+    counted = rewards[typical] if typical.sum() > 1 else rewards
+    centred = rewards - counted.mean()
+    deviation = (counted - counted.mean()).std()
     if deviation < 1e-8:
         return np.zeros_like(rewards)
     advantages: Floats = np.clip(centred / deviation, -_ADVANTAGE_LIMIT, _ADVANTAGE_LIMIT)
@@ -51,7 +54,9 @@ def policy_loss(log_probs: Tensor, coefficients: Tensor) -> Tensor:
 
     Williams (1992), and Mirhoseini et al. (2017), equation 3: with coefficients
     ``advantage / batch``, minus its gradient is an unbiased estimate of the gradient of the
-    expected reward, provided that the baseline does not depend on the sample.
+    expected reward, provided that the rows were sampled from the policy and that the baseline does
+    not depend on them. The normalised advantages and the imitated rows of the preset ``modern``
+    give that up for speed.
 
     Args:
         log_probs: Log-probability of each sample, ``[rows]``.

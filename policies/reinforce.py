@@ -60,9 +60,11 @@ class Trainer:
         self.problem, self.config, self.seed = problem, config, seed
         start = None if start is None else _check_start(start, problem)
         self.start = start if config.prior_deviations else None
-        self.reward: Reward = SqrtReward(problem.reference_seconds, config.failing_reward)
+        # no feasible placement may be worth less than one that is not
+        failing_reward = min(config.failing_reward, SqrtReward.for_problem(problem).failing_reward)
+        self.reward: Reward = SqrtReward(problem.reference_seconds, failing_reward)
         if config.graded_failing:
-            self.reward = GradedReward.for_problem(problem, config.failing_reward)
+            self.reward = GradedReward.for_problem(problem, failing_reward)
         self.env = VectorPlacementEnv(problem, config.batch_size, reward=self.reward)
         self.inputs = network.PolicyInputs(
             features=group_features(problem),
@@ -74,7 +76,7 @@ class Trainer:
         rng = np.random.default_rng(weights_seed)
         self.state = LearnerState.fresh(network.init_weights(rng, self.inputs, config.hidden))
         self.rng = np.random.default_rng(sampling_seed)
-        self.baseline = config.failing_reward
+        self.baseline = failing_reward
         self.elites = Elites(max(config.num_elites, 1), problem.num_groups)
         self.best_so_far = np.full(evaluations, np.inf)  # [evaluations]
         self.evaluations = 0
@@ -105,7 +107,7 @@ class Trainer:
             raise UsageError(f"the budget of {self.evaluations} evaluations is spent")
         config, began = self.config, time.perf_counter()
 
-        # sample a batch; what exceeds the budget is neither evaluated nor learned from
+        # sample a batch; what exceeds the budget is not evaluated, and only its entropy counts
         sampled = self._sample()  # [batch_size, num_groups]
         if self.start is not None and not self.rows:
             sampled[0] = self.start
@@ -121,15 +123,18 @@ class Trainer:
         self._count(seconds)
 
         # subtract the baseline
+        after = config.feasible_only_after
+        learned = feasible if after is not None and len(self.rows) >= after else feasible | True
         if config.baseline == "moving_average":
             baseline = self.baseline  # of earlier batches only
             advantages = rewards - baseline
-            self.baseline = losses.moving_average(baseline, rewards, config.baseline_decay)
+            if learned.any():
+                decay = config.baseline_decay
+                self.baseline = losses.moving_average(baseline, rewards[learned], decay)
         else:
             baseline = float(rewards.mean())
-            advantages = losses.normalised_advantages(rewards)
-        if config.feasible_only_after is not None and len(self.rows) >= config.feasible_only_after:
-            advantages = np.where(feasible, advantages, 0.0)
+            advantages = losses.normalised_advantages(rewards, feasible)
+        advantages = np.where(learned, advantages, 0.0)
 
         # take the step, on the very choices that were evaluated and on the best so far
         coefficients = np.zeros(config.batch_size + config.num_elites)
@@ -243,11 +248,23 @@ class Trainer:
             FormatError: The file is missing, no checkpoint, or of another problem.
         """
         arrays, facts = checkpoint.load(path)
-        if facts["problem"] != _identity(problem):
+        made_for = facts.get("problem")
+        if not isinstance(made_for, dict):
+            raise FormatError(f"{path}: not a whole checkpoint (it names no problem)")
+        if made_for != _identity(problem):
             raise FormatError(
-                f"{path}: made for {_describe(facts['problem'])}; "
+                f"{path}: made for {_describe(made_for)}; "
                 f"the problem is {_describe(_identity(problem))}"
             )
+        try:
+            return cls._restored(problem, arrays, facts)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise FormatError(f"{path}: not a whole checkpoint ({error!r})") from None
+
+    @classmethod
+    def _restored(
+        cls, problem: Problem, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]
+    ) -> Trainer:
         trainer = cls(
             problem,
             TrainingConfig(**facts["config"]),

@@ -121,8 +121,8 @@ def _reading(flat: FlatGraph, name: str) -> Reading:
     loops = tuple(n.name for n in nodes if n.op in LOOPS)
     if loops:
         warnings.warn(
-            f"graph {name!r} has {len(loops)} loops that are not unrolled, such as {loops[0]!r}: each "
-            "is one op with the work of all its trips but one launch overhead",
+            f"graph {name!r} has {len(loops)} loops that are not unrolled, such as {loops[0]!r}: "
+            "each is one op with the work of all its trips but one launch overhead",
             stacklevel=3,
         )
     return Reading(

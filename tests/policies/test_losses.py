@@ -38,10 +38,19 @@ def test_moving_average_on_numbers() -> None:
 def test_normalised_advantages_on_numbers() -> None:
     """Less the mean over the standard deviation; an outlier counts three deviations at most."""
     np.testing.assert_allclose(
-        losses.normalised_advantages(np.array([1.0, 2.0, 3.0])), [-(1.5**0.5), 0, 1.5**0.5]
+        losses.normalised_advantages(np.array([1.0, 2.0, 3.0]), np.full(3, True)),
+        [-(1.5**0.5), 0, 1.5**0.5],
     )
-    assert losses.normalised_advantages(np.array([0.0] * 99 + [1.0])).max() == 3
-    assert not losses.normalised_advantages(np.array([-2.0, -2.0])).any()
+    assert losses.normalised_advantages(np.array([0.0] * 99 + [1.0]), np.full(100, True)).max() == 3
+    assert not losses.normalised_advantages(np.array([-2.0, -2.0]), np.full(2, True)).any()
+
+
+def test_failing_rewards_do_not_hide_how_the_others_differ() -> None:
+    """Those that are feasible are normalised among themselves; the others get the least."""
+    rewards, feasible = np.array([-1.0, -10.0, -3.0]), np.array([True, False, True])
+    assert losses.normalised_advantages(rewards, feasible).tolist() == [1, -3, -1]
+    nothing_feasible = losses.normalised_advantages(np.array([-9.0, -11.0]), np.full(2, False))
+    assert nothing_feasible.tolist() == [1, -1]
 
 
 def test_ranks_are_checked() -> None:

@@ -11,10 +11,12 @@ import pytest
 import tensorflow as tf
 
 from envs.rewards import SqrtReward
+from placer.cluster import Cluster
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
+from placer.graph import OpGraph
 from placer.problem import Evaluations, Problem, Progress
-from policies import network, reinforce
-from policies.config import COLOCRL, MODERN, TrainingConfig, preset
+from policies import checkpoint, network, reinforce
+from policies.config import COLOCRL, MODERN, PRESETS, TrainingConfig, preset
 from policies.metrics import COLUMNS, WALL_CLOCK_COLUMNS, Metrics
 from policies.reinforce import Trainer
 from tests.toys import all_choices, make_toy
@@ -85,6 +87,19 @@ def test_the_moving_average_excludes_the_current_batch() -> None:
     first, second = trainer.step(), trainer.step()
     assert first.baseline == PAPER.failing_reward
     assert second.baseline == pytest.approx(0.9 * PAPER.failing_reward + 0.1 * first.mean_reward)
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_no_feasible_placement_is_worth_less_than_a_failing_one(config: TrainingConfig) -> None:
+    """Not even random placements over a network as slow as Ethernet."""
+    problem = Problem.build(OpGraph.load("rnnlm"), Cluster.load("p100-2x4-ethernet"))
+    trainer = Trainer(problem, config, evaluations=1, seed=0)
+    choices = np.random.default_rng(0).integers(0, problem.num_devices, (32, problem.num_groups))
+    evaluations = problem.evaluate(choices)
+    assert evaluations.feasible.all()
+    infeasible = Evaluations(np.array([np.inf]), np.array([False]), ("no",))
+    assert trainer.reward(evaluations).min() > trainer.reward(infeasible)[0]
+    assert trainer.baseline <= trainer.reward(evaluations).min()
 
 
 def test_infeasible_samples_stop_to_train_when_told() -> None:
@@ -192,6 +207,19 @@ def test_a_resumed_run_gives_the_same_curve(
         type(value) for value in dataclasses.astuple(whole.rows[0])
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    """Arrays or facts that are missing, or settings there are none of, are no traceback."""
+    path = tmp_path / "checkpoint.npz"
+    Trainer(TOY, SMALL, evaluations=8, seed=0).save(path)
+    arrays, facts = checkpoint.load(path)
+    fewer = {name: array for name, array in arrays.items() if name != "rows"}
+    strange = {**facts, "config": {**facts["config"], "bogus": 1}}
+    for some_arrays, some_facts in ((fewer, facts), (arrays, strange), (arrays, {"a": 1})):
+        checkpoint.save(path, some_arrays, {k: v for k, v in some_facts.items() if k != "format"})
+        with pytest.raises(FormatError, match="checkpoint.npz: not a whole checkpoint"):
+            Trainer.restore(path, TOY)
 
 
 def test_a_checkpoint_fits_its_problem_only(tmp_path: Path) -> None:
