@@ -40,9 +40,9 @@ $(INTEROP_STAMP): constraints-interop.txt
 		stable-baselines3 sb3-contrib gymnasium msgspec networkx numba pymetis pytest
 	@touch $(INTEROP_STAMP)
 
-# trains everything that README shows anew, and rewrites its table and picture
+# runs everything that README and docs/cli.md show, and rewrites table, picture and output
 readme: $(STAMP)
-	$(BIN)/python -m experiments.readme
+	$(BIN)/python -m experiments.showcase
 
 # traces the workloads anew and rewrites their bundled graphs
 workloads: $(STAMP)

@@ -86,7 +86,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     seed: int
     order: Order = "fifo"
     groups: int | None = None
-    training: dict[str, int | float | str] = {}
+    training: dict[str, bool | int | float | str] = {}
 
     def check_agrees(self, asked: Mapping[str, object]) -> None:
         """Checks that a run may be resumed with these settings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import tempfile
 import zlib
@@ -97,7 +98,16 @@ def decode_json(content: bytes, kind: type[T], where: str) -> T:
     Raises:
         FormatError: Not JSON, another format, or fields that do not fit; the message has the path.
     """
-    return _decode(content, kind, where, "JSON", msgspec.json.decode)
+    result = _decode(content, kind, where, "JSON", msgspec.json.decode)
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise FormatError(f"{where}: key {twice!r} is given twice in one object")
+
+    json.loads(content, object_pairs_hook=check)  # msgspec lets the last one win
+    return result
 
 
 def decode_toml(content: bytes, kind: type[T], where: str) -> T:

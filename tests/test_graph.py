@@ -112,6 +112,11 @@ def _ops(**changes: object) -> str:
             FormatError,
             "g: format 'placer.graph/2'; expected 'placer.graph/1'",
         ),
+        (
+            TINY.replace('"flops": 65536', '"flops": 65536, "flops": 1'),
+            FormatError,
+            "g: key 'flops' is given twice in one object",
+        ),
         (_ops(colour="red"), FormatError, r"unknown field `colour` - at `\$.ops\[2\]`"),
         (_ops(flops="many"), FormatError, r"Expected `float`, got `str` - at `\$.ops\[2\].flops`"),
         (_ops(flops=-1), GraphError, "op 'y': flops is -1.0; expected a finite number >= 0"),

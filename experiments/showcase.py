@@ -1,4 +1,4 @@
-"""What the README shows: ``python -m experiments.readme`` trains anew and rewrites it.
+"""What README and docs show: ``python -m experiments.showcase`` runs it all and rewrites it.
 
 Runs go to ``runs/readme``; what is there already is not run again, so that a run that was stopped
 goes on where it stood.
@@ -6,6 +6,12 @@ goes on where it stood.
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +39,10 @@ _BEGIN, _END = "<!-- results -->\n", "<!-- /results -->"
 
 
 def main() -> None:
-    """Trains every workload on every cluster with every seed; writes the table and the picture."""
+    """Writes the table and the picture of the README, and what the commands of docs/cli.md print.
+
+    For the table, every workload is trained on every cluster with every seed.
+    """
     rows = [row for workload in WORKLOADS for row in _rows(workload)]
     header = (
         "| workload | cluster | one GPU | best heuristic | learned | range | over one GPU | "
@@ -46,6 +55,28 @@ def main() -> None:
     files.write_bytes(readme, text.encode())
     pictured = [RunCurves.read(_folder(*PICTURED, seed).path) for seed in SEEDS]
     plot_runs(pictured, _ROOT / "docs" / "reward-curve.png")
+    _rewrite_console(_ROOT / "docs" / "cli.md")
+
+
+def _rewrite_console(page: Path) -> None:
+    """Runs the commands in a page's console blocks, in order, and puts what they print below."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(line: str) -> str:
+            start = [sys.executable, "-c", "from experiments.cli import main; main()"]
+            command = [*start, *shlex.split(line)[2:]]
+            environment = {**os.environ, "COLUMNS": "130", "PYTHONPATH": str(_ROOT)}
+            done = subprocess.run(  # noqa: S603  (commands of our own page)
+                command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+            )
+            return "\n".join(row.rstrip() for row in done.stdout.splitlines() if row.strip())
+
+        def rewrite(block: re.Match[str]) -> str:
+            lines = [line for line in block[1].splitlines() if line.startswith("$ ")]
+            return "```console\n" + "".join(f"{line}\n{run(line)}\n" for line in lines) + "```"
+
+        text = re.sub(r"^```console\n(.*?)^```", rewrite, page.read_text(), flags=re.M | re.S)
+    files.write_bytes(page, text.encode())
 
 
 def _rows(workload: str) -> Iterator[str]:
