@@ -118,6 +118,8 @@ def solve(
 ) -> Solution:
     """Evaluates the heuristics, then searches from the best one with the rest of the budget.
 
+    Where none is feasible, it searches from the one that lacks the least memory.
+
     Args:
         problem: The problem.
         strategy: As in :func:`place`.
@@ -139,7 +141,8 @@ def solve(
     heuristics = evaluate_heuristics(problem, rng)
     if on_heuristics is not None:
         on_heuristics(heuristics)
-    start = best_heuristic(heuristics)
+    best = best_heuristic(heuristics)
+    start = best or _nearest_to_fitting(problem, heuristics)
     found = None
     num_evaluated = sum(row.choices is not None for row in heuristics)
     if num_evaluated < evaluations:
@@ -152,20 +155,35 @@ def solve(
                 on_progress=on_progress,
             )
         except InfeasibleError:
-            if start is None:
+            if best is None:
                 raise
-    if start is None and found is None:
+    if best is None and found is None:
         reasons = "; ".join(f"{row.name}: {row.reason}" for row in heuristics)
         raise InfeasibleError(f"no feasible placement was found: {reasons}")
     # a heuristic that ties with the search came first
-    if found is None or (start is not None and start.step_time_seconds <= found.step_time_seconds):
-        assert start is not None  # noqa: S101  (for the type checker)
-        assert start.choices is not None  # noqa: S101
-        best = start.choices, start.step_time_seconds, start.name
+    if found is None or (best is not None and best.step_time_seconds <= found.step_time_seconds):
+        assert best is not None  # noqa: S101  (for the type checker)
+        assert best.choices is not None  # noqa: S101
+        chosen = best.choices, best.step_time_seconds, best.name
     else:
-        best = found.choices, found.step_time_seconds, name
+        chosen = found.choices, found.step_time_seconds, name
     num_found = 0 if found is None else found.evaluations
-    return Solution(problem, heuristics, found, *best, num_evaluated + num_found)
+    return Solution(problem, heuristics, found, *chosen, num_evaluated + num_found)
+
+
+def _nearest_to_fitting(
+    problem: Problem, rows: Sequence[HeuristicResult]
+) -> HeuristicResult | None:
+    """Of the heuristics that lack memory in sum alone, the one that lacks the least, if any."""
+    groups = np.arange(problem.num_groups)
+    lacking = [
+        row
+        for row in rows
+        if row.choices is not None
+        and row.excess_bytes > 0
+        and problem.allowed[groups, row.choices].all()
+    ]
+    return min(lacking, key=lambda row: row.excess_bytes, default=None)
 
 
 def _check_whole(name: str, value: int, least: int, most: int) -> None:

@@ -228,8 +228,7 @@ class Search(Protocol):
             problem: The task.
             evaluations: The budget.
             seed: All randomness comes from it.
-            start: Choices to start from, ``[num_groups]``, evaluated before and outside this
-                budget.
+            start: Choices to start from, ``[num_groups]``; evaluating them again counts.
             on_progress: Called after each batch.
 
         Raises:

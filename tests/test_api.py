@@ -9,6 +9,7 @@ import placer
 from placer.api import best_heuristic, solve
 from placer.cluster import Cluster, Device, Link
 from placer.errors import InfeasibleError, UnknownNameError, UsageError
+from placer.heuristics import evaluate_heuristics
 from placer.problem import Problem, SearchResult
 
 
@@ -93,6 +94,45 @@ def test_a_graph_too_large_for_one_device_gets_a_feasible_placement(rnnlm) -> No
     schedule = placer.Simulator(rnnlm, cluster).schedule(solution.placement().devices)
     assert schedule.feasible
     assert max(schedule.peak_memory_bytes.values()) <= cluster.devices[0].memory_bytes
+
+
+def test_where_nothing_fits_the_search_starts_from_what_lacks_least() -> None:
+    """NMT on three devices with 60% of its need each: no heuristic fits, the search finds what does."""
+    graph = placer.OpGraph.load("nmt")
+    problem = Problem.build(graph, _small_gpus(graph, 0.6))
+    starts: list[np.ndarray] = []
+
+    def spy(problem, *, evaluations, seed, start=None, on_progress=None) -> SearchResult:
+        starts.append(start)
+        raise InfeasibleError("nothing")
+
+    with pytest.raises(InfeasibleError, match="nothing"):
+        solve(problem, strategy=spy, evaluations=50)
+    heuristics = evaluate_heuristics(problem, np.random.default_rng(0))
+    excess = [row.excess_bytes for row in heuristics if row.choices is not None]
+    assert min(excess) > 0
+    lacking = problem.evaluate(starts[0][None]).excess_bytes
+    assert lacking is not None
+    assert lacking[0] == pytest.approx(min(excess), rel=0.2)
+
+
+def test_no_start_is_where_it_may_not_be() -> None:
+    """A device that cannot even hold one variable is no start, however little it lacks."""
+    graph = placer.OpGraph.from_ops(
+        "two",
+        [
+            placer.Op("a", "MatMul", flops=1e9, parameter_bytes=60, outputs=(placer.Output(1),)),
+            placer.Op("b", "MatMul", inputs=("a",), flops=1e9, parameter_bytes=90),
+        ],
+    )
+    sizes = {"gpu:0": 95, "gpu:1": 70}
+    devices = tuple(
+        Device(name, "gpu", memory_bytes=size, flops=1e9, memory_bandwidth=1e9)
+        for name, size in sizes.items()
+    )
+    cluster = Cluster("small", devices, (Link(tuple(sizes), 1e9),))
+    placement = placer.place(graph, cluster, evaluations=60)
+    assert placement.to_device_map() == {"a": "gpu:1", "b": "gpu:0"}
 
 
 def test_an_impossible_problem_says_why(rnnlm) -> None:

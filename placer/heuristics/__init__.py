@@ -40,6 +40,7 @@ class HeuristicResult:
         step_time_seconds: Its step time, infinite if infeasible.
         feasible: Whether it can run.
         reason: Why not, if it cannot.
+        excess_bytes: How much more memory than there is it needs, summed over the devices.
     """
 
     name: str
@@ -47,6 +48,7 @@ class HeuristicResult:
     step_time_seconds: float
     feasible: bool
     reason: str | None
+    excess_bytes: float = 0.0
 
 
 def evaluate_heuristics(
@@ -79,6 +81,7 @@ def evaluate_heuristics(
         if name == "single_device":
             labels = [f"{name}:{device}" for device in problem.cluster.device_names]
         evaluations = problem.evaluate(candidates)
+        excess = evaluations.excess_bytes
         for label, row in zip(labels, range(len(candidates)), strict=True):
             rows.append(
                 HeuristicResult(
@@ -87,6 +90,7 @@ def evaluate_heuristics(
                     float(evaluations.step_time_seconds[row]),
                     bool(evaluations.feasible[row]),
                     evaluations.reasons[row],
+                    0.0 if excess is None else float(excess[row]),
                 )
             )
     return rows
