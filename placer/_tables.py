@@ -46,20 +46,47 @@ class Tables(NamedTuple):
     parameter_bytes: Floats  # [num_ops]
     temporary_bytes: Floats  # [num_ops]
     start_bytes: Floats  # [num_ops] taken at the start: temporary and all outputs
+    lasting_bytes: Floats  # [num_ops] parameters and all outputs
     duration_ns: Floats  # [num_ops, num_devices]
     bandwidth: Floats  # [num_devices, num_devices]
     latency_seconds: Floats  # [num_devices, num_devices]
     channel_ids: Ints  # [num_devices, num_devices] -1: none
     slots: Ints  # [num_devices]
+    lookahead_ns: float  # least time from the start of an op to its effect on another device
     memory_bytes: Floats  # [num_devices]
+    certain_bytes: Floats  # [num_devices] what may last so that the peak surely fits
+    constrained_ops: Ints  # ops that may not run on every device or are colocated
     allowed: Bools  # [num_ops, num_devices]
     colocated_with: Ints  # [num_ops] first op of its colocation group, or itself
     op_of_rank: Ints  # [num_ops] ops by priority, then index; empty for fifo
     rank_of_op: Ints  # [num_ops] the inverse; empty for fifo
 
 
+class StartOrderScratch(NamedTuple):
+    """Working memory of the engine that handles ops in order of start."""
+
+    missing: Ints  # [num_ops] inputs of which it is not known when they are there
+    ready_ns: Floats  # [num_ops] when the last of the others is there
+    duration_ns: Floats  # [num_ops] where it is placed
+    queue: Ints  # [num_ops] ops ready at home, a segment per device; ranks in a heap for priority
+    queue_head: Ints  # [num_devices]
+    queue_tail: Ints  # [num_devices]
+    heap_ns: Floats  # [num_ops] ops made ready by arrivals, a segment per device
+    heap_op: Ints  # [num_ops]
+    heap_head: Ints  # [num_devices]
+    heap_size: Ints  # [num_devices]
+    free_ns: Floats  # [num_devices] when its last op finishes
+    next_start_ns: Floats  # [num_devices]
+    channel_free_ns: Floats  # [num_channels] when its last transfer finishes
+    sent_by: Ints  # [max_slots * num_devices] last op that sent from each slot to each device
+    sent_ns: Floats  # [max_slots * num_devices] when that arrives
+    needed: Floats  # [num_devices] bytes taken, as if none were freed
+
+
 class Scratch(NamedTuple):
-    """Working memory of one simulation at a time; holds its schedule afterwards.
+    """Working memory of the engine that handles events in order of completion.
+
+    It holds the schedule afterwards.
 
     A buffer is a tensor at home (its index) or a received copy (``num_tensors`` + transfer).
     """
@@ -93,48 +120,78 @@ class Scratch(NamedTuple):
     users: Ints  # [num_tensors + num_edges] who still needs each buffer
     memory: Floats  # [num_devices] bytes in use
     peak: Floats  # [num_devices]
+    first_overflow: Ints  # [num_devices] op that first took more than there is, or -1
+
+
+def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScratch:
+    """Working memory for simulations with these tables."""
+    num_ops, num_devices = tables.duration_ns.shape
+    num_sent = _max_slots(tables) * num_devices
+    return StartOrderScratch(
+        missing=_ints(num_ops),
+        ready_ns=np.zeros(num_ops),
+        duration_ns=np.zeros(num_ops),
+        queue=_ints(num_ops),
+        queue_head=_ints(num_devices),
+        queue_tail=_ints(num_devices),
+        heap_ns=np.zeros(num_ops),
+        heap_op=_ints(num_ops),
+        heap_head=_ints(num_devices),
+        heap_size=_ints(num_devices),
+        free_ns=np.zeros(num_devices),
+        next_start_ns=np.zeros(num_devices),
+        channel_free_ns=np.zeros(num_channels),
+        sent_by=_ints(num_sent),
+        sent_ns=np.zeros(num_sent),
+        needed=np.zeros(num_devices),
+    )
 
 
 def new_scratch(tables: Tables, num_channels: int) -> Scratch:
     """Working memory for simulations with these tables."""
     num_ops, num_devices = tables.duration_ns.shape
     num_edges = len(tables.edge_consumer)
-    max_slots = int(np.diff(tables.output_offsets).max()) + 1
-
-    def ints(size: int) -> Ints:
-        return np.zeros(size, np.int32)
-
     return Scratch(
-        num_transfers=ints(1),
-        missing=ints(num_ops),
+        num_transfers=_ints(1),
+        missing=_ints(num_ops),
         start_ns=np.zeros(num_ops),
         finish_ns=np.zeros(num_ops),
         event_ns=np.zeros(num_ops + num_edges),
-        event_id=ints(num_ops + num_edges),
-        queue=ints(num_ops),
-        queue_head=ints(num_devices),
-        queue_tail=ints(num_devices),
-        newly_ready=ints(num_ops),
-        idle_slots=ints(num_devices),
-        starting=ints(num_edges),
-        touched=ints(num_devices),
+        event_id=_ints(num_ops + num_edges),
+        queue=_ints(num_ops),
+        queue_head=_ints(num_devices),
+        queue_tail=_ints(num_devices),
+        newly_ready=_ints(num_ops),
+        idle_slots=_ints(num_devices),
+        starting=_ints(num_edges),
+        touched=_ints(num_devices),
         is_touched=np.zeros(num_devices, bool),
-        transfer_op=ints(num_edges),
-        transfer_slot=ints(num_edges),
-        transfer_target=ints(num_edges),
+        transfer_op=_ints(num_edges),
+        transfer_slot=_ints(num_edges),
+        transfer_target=_ints(num_edges),
         transfer_start_ns=np.zeros(num_edges),
         transfer_finish_ns=np.zeros(num_edges),
-        transfer_first=ints(num_edges),
-        transfer_last=ints(num_edges),
-        transfer_next=ints(num_edges),
-        channel_last=ints(num_channels),
-        edge_next=ints(num_edges),
-        edge_buffer=ints(num_edges),
-        latest_transfer=ints(max_slots * num_devices),
-        users=ints(len(tables.tensor_bytes) + num_edges),
+        transfer_first=_ints(num_edges),
+        transfer_last=_ints(num_edges),
+        transfer_next=_ints(num_edges),
+        channel_last=_ints(num_channels),
+        edge_next=_ints(num_edges),
+        edge_buffer=_ints(num_edges),
+        latest_transfer=_ints(_max_slots(tables) * num_devices),
+        users=_ints(len(tables.tensor_bytes) + num_edges),
         memory=np.zeros(num_devices),
         peak=np.zeros(num_devices),
+        first_overflow=_ints(num_devices),
     )
+
+
+def _max_slots(tables: Tables) -> int:
+    """The most output ports of an op, and one for its control edges."""
+    return int(np.diff(tables.output_offsets).max()) + 1
+
+
+def _ints(size: int) -> Ints:
+    return np.zeros(size, np.int32)
 
 
 class Results(NamedTuple):
@@ -143,7 +200,8 @@ class Results(NamedTuple):
     step_ns: Floats  # [batch] step times, feasible or not
     status: Ints  # [batch] FEASIBLE or what is broken
     op_at_fault: Ints  # [batch] the op that breaks a constraint
-    peaks: Floats  # [batch, num_devices] most bytes in use at once
+    peaks: Floats  # [batch, num_devices] most bytes in use at once, 0 if that surely fits
+    first_overflow: Ints  # [batch, num_devices] op that first took more than there is, or -1
 
     @classmethod
     def empty(cls, batch: int, num_devices: int) -> Results:
@@ -153,11 +211,8 @@ class Results(NamedTuple):
             np.zeros(batch, np.int32),
             np.zeros(batch, np.int32),
             np.zeros((batch, num_devices)),
+            np.full((batch, num_devices), -1, np.int32),
         )
-
-    def rows(self, first: int, end: int) -> Results:
-        """A view of some rows."""
-        return Results._make(array[first:end] for array in self)
 
 
 def build_tables(
@@ -179,6 +234,8 @@ def build_tables(
     seconds = op_seconds(graph, cluster)
     _check_seconds(graph, cluster, seconds)
     duration_ns = np.maximum(1.0, np.rint(seconds * 1e9))
+    memory_bytes = np.array([device.memory_bytes for device in cluster.devices], np.float64)
+    allowed = allowed_devices(graph, cluster)
     tables = Tables(
         edge_offsets=_offsets(producers, graph.num_ops),
         edge_consumer=consumers.copy(),
@@ -191,13 +248,20 @@ def build_tables(
         parameter_bytes=graph.parameter_bytes.copy(),
         temporary_bytes=graph.temporary_bytes.copy(),
         start_bytes=graph.temporary_bytes + output_bytes,
+        lasting_bytes=graph.parameter_bytes + output_bytes,
         duration_ns=duration_ns,
         bandwidth=cluster.bandwidth.copy(),
         latency_seconds=cluster.latency_seconds.copy(),
         channel_ids=cluster.channel_ids.copy(),
         slots=np.array([min(d.slots, graph.num_ops) for d in cluster.devices], np.int32),
-        memory_bytes=np.array([device.memory_bytes for device in cluster.devices], np.float64),
-        allowed=allowed_devices(graph, cluster),
+        lookahead_ns=duration_ns.min() + _least_transfer_ns(cluster),
+        memory_bytes=memory_bytes,
+        # a little less, as sums of bytes that are no whole numbers are rounded
+        certain_bytes=memory_bytes * (1 - 1e-9) - graph.temporary_bytes.max(),
+        constrained_ops=np.flatnonzero(~allowed.all(axis=1) | (graph.colocation_group >= 0)).astype(
+            np.int32
+        ),
+        allowed=allowed,
         colocated_with=_first_of_group(graph.colocation_group),
         op_of_rank=np.empty(0, np.int32),
         rank_of_op=np.empty(0, np.int32),
@@ -205,16 +269,31 @@ def build_tables(
     if order == "fifo":
         return tables
     if priorities is None:
-        from placer import _kernels
+        from placer._kernels import graphs
 
         # the sum over devices orders ops as the mean does, and is a whole number
-        priorities = _kernels.longest_remaining_path(
+        priorities = graphs.longest_remaining_path(
             tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
         )
     op_of_rank = np.argsort(-priorities, kind="stable").astype(np.int32)
     rank_of_op = np.empty_like(op_of_rank)
     rank_of_op[op_of_rank] = np.arange(graph.num_ops)
     return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
+
+
+def each_channel_has_one_source(cluster: Cluster) -> bool:
+    """Whether what enters a channel always comes from the same device."""
+    return all(
+        len(np.unique(np.nonzero(cluster.channel_ids == channel)[0])) == 1
+        for channel in range(len(cluster.channel_names))
+    )
+
+
+def _least_transfer_ns(cluster: Cluster) -> float:
+    """Nanoseconds of a transfer without bytes on the fastest link."""
+    apart = ~np.eye(cluster.num_devices, dtype=bool)
+    least_seconds = cluster.latency_seconds[apart].min(initial=MOST_SECONDS)
+    return max(1.0, float(np.rint(least_seconds * 1e9)))
 
 
 def _check_seconds(graph: OpGraph, cluster: Cluster, seconds: Floats) -> None:

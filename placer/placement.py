@@ -219,6 +219,8 @@ class Schedule:
         busy_seconds: Sum of the op durations by device name.
         transfer_bytes: Sum over all transfers.
         num_transfers: How many transfers there are.
+        first_overflow: By name of each device whose memory does not suffice, the op that first
+            takes more than there is: by its start, or by its tensor's arrival.
     """
 
     step_time_seconds: float
@@ -230,6 +232,7 @@ class Schedule:
     busy_seconds: Mapping[str, float]
     transfer_bytes: float
     num_transfers: int
+    first_overflow: Mapping[str, str]
 
 
 @dataclass(frozen=True)

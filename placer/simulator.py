@@ -1,6 +1,6 @@
 """Simulator: the step time, the schedule and the memory of placements, exactly.
 
-The semantics are in ``docs/simulator.md``; the compiled engine is in ``placer._kernels``.
+The semantics are in ``docs/simulator.md``; the compiled engines are in ``placer._kernels``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from placer._tables import (
     WRONG_KIND,
     Results,
     Scratch,
+    StartOrderScratch,
     build_tables,
+    each_channel_has_one_source,
     new_scratch,
+    new_start_order_scratch,
 )
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
@@ -81,6 +84,11 @@ class Simulator:
         self.num_threads = num_threads
         self._tables = build_tables(graph, cluster, order, self.priorities)
         self._idle_scratches: list[Scratch] = []
+        self._idle_start_order_scratches: list[StartOrderScratch] = []
+        # where both engines apply, they agree to the bit
+        self._starts_in_order = bool(
+            (self._tables.slots == 1).all() and each_channel_has_one_source(cluster)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:  # working memory stays behind
         return _rebuild, (self.graph, self.cluster, self.order, self.priorities, self.num_threads)
@@ -103,8 +111,6 @@ class Simulator:
         Raises:
             PlacementError: Another shape, not integers, or an index of no device.
         """
-        from placer import _kernels
-
         rows = _writable(check_placements(placements, self.graph, self.cluster))
         if rows.ndim != 2:
             raise PlacementError(
@@ -114,9 +120,11 @@ class Simulator:
         results = Results.empty(batch, self.cluster.num_devices)
 
         def simulate(first: int, end: int) -> None:
-            scratch = self._take_scratch()
-            _kernels.simulate_rows(self._tables, scratch, rows[first:end], results.rows(first, end))
-            self._idle_scratches.append(scratch)
+            unsettled = np.arange(first, end, dtype=np.int32)
+            if self._starts_in_order:
+                unsettled = self._simulate_in_order_of_start(rows, first, end, results)
+            if len(unsettled):
+                self._simulate_in_order_of_completion(rows, unsettled, results)
 
         num_threads = min(self.num_threads, batch, 1 + rows.size // _OPS_WORTH_A_THREAD)
         if num_threads > 1:
@@ -145,12 +153,14 @@ class Simulator:
         Raises:
             PlacementError: As :meth:`step_time`.
         """
-        from placer import _kernels
+        from placer._kernels import completion_order
 
         devices = self._check_one(placement)
-        scratch = self._take_scratch()
         results = Results.empty(1, self.cluster.num_devices)
-        _kernels.simulate_rows(self._tables, scratch, devices[None], results)
+        scratch = self._take_scratch()
+        completion_order.simulate_rows(
+            self._tables, scratch, devices[None], np.zeros(1, np.int32), results
+        )
         feasible = bool(results.status[0] == FEASIBLE)
         names = self.cluster.device_names
         busy_ns = np.bincount(
@@ -176,6 +186,11 @@ class Simulator:
             busy_seconds=dict(zip(names, (busy_ns / _NS).tolist(), strict=True)),
             transfer_bytes=transfer_bytes,
             num_transfers=len(transfers),
+            first_overflow={
+                names[device]: self.graph.op_names[op]
+                for device, op in enumerate(results.first_overflow[0].tolist())
+                if op >= 0
+            },
         )
         self._idle_scratches.append(scratch)
         return schedule
@@ -242,6 +257,33 @@ class Simulator:
         if len(given) == 1 or (len(given) == 2 and not np.array_equal(given[0], given[1])):
             raise PlacementError("placement has other priorities than this simulator")
 
+    def _simulate_in_order_of_start(
+        self, rows: NDArray[np.int32], first: int, end: int, results: Results
+    ) -> NDArray[np.int32]:
+        """Simulates some rows and returns those that may be infeasible, which have no result."""
+        from placer._kernels import start_order
+
+        try:
+            scratch = self._idle_start_order_scratches.pop()
+        except IndexError:
+            scratch = new_start_order_scratch(self._tables, len(self.cluster.channel_names))
+        settled = np.zeros(end - first, bool)
+        start_order.simulate_rows(
+            self._tables, scratch, rows[first:end], results.step_ns[first:end], settled
+        )
+        self._idle_start_order_scratches.append(scratch)
+        return (first + np.flatnonzero(~settled)).astype(np.int32)
+
+    def _simulate_in_order_of_completion(
+        self, rows: NDArray[np.int32], which: NDArray[np.int32], results: Results
+    ) -> None:
+        """Simulates some rows, memory included."""
+        from placer._kernels import completion_order
+
+        scratch = self._take_scratch()
+        completion_order.simulate_rows(self._tables, scratch, rows, which, results)
+        self._idle_scratches.append(scratch)
+
     def _take_scratch(self) -> Scratch:
         try:
             return self._idle_scratches.pop()
@@ -269,9 +311,15 @@ class Simulator:
         return "; ".join(
             f"{device.name} needs {_format_bytes(need)} bytes of memory, has "
             f"{_format_bytes(device.memory_bytes)}: "
-            f"{_format_bytes(need - device.memory_bytes)} too many"
-            for device, need in zip(self.cluster.devices, results.peaks[row].tolist(), strict=True)
-            if need > device.memory_bytes
+            f"{_format_bytes(need - device.memory_bytes)} too many, at first for op "
+            f"{graph.op_names[first]!r}"
+            for device, need, first in zip(
+                self.cluster.devices,
+                results.peaks[row].tolist(),
+                results.first_overflow[row].tolist(),
+                strict=True,
+            )
+            if first >= 0
         )
 
 

@@ -15,6 +15,7 @@ from placer.cluster import Cluster, Device, Link
 from placer.graph import Op, OpGraph, Output
 
 CHANNELS = ("pair", "unordered", "source", "none", "bus", "other bus")
+CHANNELS_WITH_ONE_SOURCE = ("pair", "source", "none")
 MODELS = ("a", "b")
 
 _small = st.sampled_from([0, 1, 2, 3, 5, 8])
@@ -56,16 +57,25 @@ def graphs(draw: st.DrawFn, max_ops: int = 12, constraints: bool = False) -> OpG
 
 
 @st.composite
-def clusters(draw: st.DrawFn, min_devices: int = 1) -> Cluster:
-    """Up to 4 unlike devices, of both kinds if there are two; one channel model or many."""
+def clusters(draw: st.DrawFn, min_devices: int = 1, in_order_of_start: bool = False) -> Cluster:
+    """Up to 4 unlike devices, of both kinds if there are two; one channel model or many.
+
+    With `in_order_of_start`, only what the fast engine can do: one slot per device, one source per
+    channel; memory is unlimited more often than not.
+    """
+    memory = st.just(float("inf")) | st.integers(0, 60)
+    slots, channels = st.integers(1, 3), CHANNELS
+    if in_order_of_start:
+        memory = st.just(float("inf")) | st.just(float("inf")) | st.integers(0, 200)
+        slots, channels = st.just(1), CHANNELS_WITH_ONE_SOURCE
     num_devices = draw(st.integers(min_devices, 4))
     devices = tuple(
         Device(
             name=f"d:{i}",
             kind=("cpu", "gpu")[i] if i < 2 else draw(st.sampled_from(["cpu", "gpu"])),
             model=draw(st.sampled_from(MODELS)),
-            memory_bytes=draw(st.just(float("inf")) | st.integers(0, 60)),
-            slots=draw(st.integers(1, 3)),
+            memory_bytes=draw(memory),
+            slots=draw(slots),
         )
         for i in range(num_devices)
     )
@@ -78,7 +88,7 @@ def clusters(draw: st.DrawFn, min_devices: int = 1) -> Cluster:
             devices=group,
             bandwidth=draw(st.sampled_from([0.5e9, 1e9, 2e9])),
             latency_seconds=draw(_nanoseconds) / 1e9,
-            channel=draw(st.sampled_from(CHANNELS)),
+            channel=draw(st.sampled_from(channels)),
         )
         for group in groups
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from placer.cluster import Cluster
 from placer.graph import OpGraph
@@ -91,6 +92,37 @@ def test_constraints_equal_the_reference(
     assert_equal_to_reference(graph, cluster, placement, "fifo", None)
 
 
+@given(
+    data=st.data(),
+    graph=strategies.graphs(max_ops=16),
+    cluster=strategies.clusters(in_order_of_start=True),
+    order=st.sampled_from(["fifo", "priority"]),
+)
+@settings(several_hundred, max_examples=800)
+def test_both_engines_equal_the_reference(
+    data: st.DataObject, graph: OpGraph, cluster: Cluster, order: str
+) -> None:
+    """Where ops may be handled in order of start: step times of a batch, and both engines."""
+    given_priorities = data.draw(strategies.priorities(graph)) if order == "priority" else None
+    simulator = Simulator(graph, cluster, order=order, priorities=given_priorities)
+    assert simulator._starts_in_order
+    rows = np.array([data.draw(strategies.placements(graph, cluster)) for _ in range(3)])
+    results = simulator.evaluate(rows)
+    for row, seconds in zip(rows, results.step_time_seconds, strict=True):
+        expected = reference.simulate(graph, cluster, row, order, given_priorities)
+        fits = all(
+            peak <= device.memory_bytes
+            for peak, device in zip(expected.peak_memory_bytes, cluster.devices, strict=True)
+        )
+        assert seconds == (expected.step_time / 1e9 if fits else np.inf)
+        assert simulator.schedule(row).step_time_seconds == expected.step_time / 1e9
+    simulator._starts_in_order = False
+    again = simulator.evaluate(rows)
+    assert_array_equal(results.step_time_seconds, again.step_time_seconds)
+    assert_array_equal(results.excess_bytes, again.excess_bytes)
+    assert results.reasons == again.reasons
+
+
 @pytest.mark.parametrize("order", ["fifo", "priority"])
 @pytest.mark.parametrize("channel", ["pair", "unordered", "source", "bus", "none"])
 def test_larger_graphs_equal_the_reference(order: str, channel: str) -> None:
@@ -98,5 +130,6 @@ def test_larger_graphs_equal_the_reference(order: str, channel: str) -> None:
     rng = np.random.default_rng([len(channel), len(order)])
     graph = random_graph(120, rng)
     placement = rng.integers(0, 5, graph.num_ops).astype(np.int32)
-    cluster = example_cluster(5, channel, latency_ns=1, slots=2)
-    assert_equal_to_reference(graph, cluster, placement, order, None)
+    for slots in (1, 2):
+        cluster = example_cluster(5, channel, latency_ns=1, slots=slots)
+        assert_equal_to_reference(graph, cluster, placement, order, None)

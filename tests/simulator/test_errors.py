@@ -23,7 +23,8 @@ def test_too_much_memory_names_device_and_bytes() -> None:
     assert results.step_time_seconds.tolist() == [np.inf]
     assert results.feasible.tolist() == [False]
     assert results.reasons == (
-        "d1 needs 14,000,000,000 bytes of memory, has 12,000,000,000: 2,000,000,000 too many",
+        "d1 needs 14,000,000,000 bytes of memory, has 12,000,000,000: 2,000,000,000 too many, "
+        "at first for op 'a'",
     )
     schedule = simulator.schedule([1])
     assert not schedule.feasible
@@ -36,8 +37,8 @@ def test_every_device_with_too_little_memory_is_named() -> None:
     two = graph(op("a", 1, parameter_bytes=10.5), op("b", 1, parameter_bytes=20))
     (reason,) = Simulator(two, cluster(2, memory_bytes=10)).evaluate([[0, 1]]).reasons
     assert reason == (
-        "d0 needs 10.5 bytes of memory, has 10: 0.5 too many; "
-        "d1 needs 20 bytes of memory, has 10: 10 too many"
+        "d0 needs 10.5 bytes of memory, has 10: 0.5 too many, at first for op 'a'; "
+        "d1 needs 20 bytes of memory, has 10: 10 too many, at first for op 'b'"
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placer import _kernels
+from placer._kernels.jit import jit
 from placer.cluster import Cluster, Device, Link
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
@@ -165,7 +165,7 @@ def test_compiled_code_works_where_nothing_can_be_cached() -> None:
     """Numba refuses to cache what has no file it may write beside; it is compiled all the same."""
     namespace: dict[str, object] = {}
     exec("def double(x): return 2 * x", namespace)  # noqa: S102
-    assert _kernels._jit(namespace["double"])(21) == 42
+    assert jit(namespace["double"])(21) == 42
 
 
 def test_a_simulator_compiles_nothing_before_its_first_use() -> None:

@@ -1,6 +1,6 @@
-"""Compiled code of the simulator: one engine that handles events in order of completion.
+"""The engine for every case: it handles events in order of completion, and memory with them.
 
-Imported on first use only, since it brings numba. All times are whole nanoseconds held in float64,
+All times are whole nanoseconds held in float64,
 all sizes bytes. Ops keep the user's numbers, so comparing two indices is the tie rule.
 
 An event is the finish of an op (its index) or of a transfer (``num_ops`` + its index): a binary
@@ -13,116 +13,15 @@ end of an instant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 
-from placer._tables import (
-    FEASIBLE,
-    SPLIT_COLOCATION,
-    TOO_MUCH_MEMORY,
-    WRONG_KIND,
-    Floats,
-    Ints,
-    Results,
-    Scratch,
-    Tables,
-)
-
-F = TypeVar("F", bound=Callable[..., Any])
+from placer._kernels.graphs import find_broken_constraint
+from placer._kernels.heaps import pop_event, pop_least, push_event, push_least
+from placer._kernels.jit import helper, jit
+from placer._tables import FEASIBLE, TOO_MUCH_MEMORY, Ints, Results, Scratch, Tables
 
 
-def _jit(function: F, **options: Any) -> F:
-    """numba.njit that caches where it can and works where it cannot."""
-    try:
-        return numba.njit(nogil=True, cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba found no directory that it may write its cache to
-        return numba.njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
-
-
-def _helper(function: F) -> F:
-    """A function that only compiled code calls: half of the compile time would be for Python."""
-    return _jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-@_helper
-def _push_event(event_ns: Floats, event_id: Ints, size: int, ns: float, event: int) -> None:
-    """Adds an event to a heap of `size` events."""
-    child = size
-    while child > 0:
-        parent = (child - 1) >> 1
-        parent_ns = event_ns[parent]
-        if parent_ns < ns or (parent_ns == ns and event_id[parent] < event):
-            break
-        event_ns[child] = parent_ns
-        event_id[child] = event_id[parent]
-        child = parent
-    event_ns[child] = ns
-    event_id[child] = event
-
-
-@_helper
-def _pop_event(event_ns: Floats, event_id: Ints, size: int) -> int:
-    """Removes the first event of a heap of `size` events and returns its id."""
-    first: int = event_id[0]
-    size -= 1
-    ns, event = event_ns[size], event_id[size]
-    hole = 0
-    child = 1
-    while child < size:
-        child_ns = event_ns[child]
-        right = child + 1
-        if right < size:
-            right_ns = event_ns[right]
-            if right_ns < child_ns or (right_ns == child_ns and event_id[right] < event_id[child]):
-                child, child_ns = right, right_ns
-        if ns < child_ns or (ns == child_ns and event < event_id[child]):
-            break
-        event_ns[hole] = child_ns
-        event_id[hole] = event_id[child]
-        hole = child
-        child = 2 * hole + 1
-    event_ns[hole] = ns
-    event_id[hole] = event
-    return first
-
-
-@_helper
-def _push_least(queue: Ints, head: int, size: int, rank: int) -> None:
-    """Adds a number to a heap of `size` numbers that begins at ``queue[head]``."""
-    child = size
-    while child > 0:
-        parent = (child - 1) >> 1
-        if queue[head + parent] < rank:
-            break
-        queue[head + child] = queue[head + parent]
-        child = parent
-    queue[head + child] = rank
-
-
-@_helper
-def _pop_least(queue: Ints, head: int, size: int) -> int:
-    """Removes the least of a heap of `size` numbers that begins at ``queue[head]``."""
-    first: int = queue[head]
-    size -= 1
-    rank = queue[head + size]
-    hole = 0
-    child = 1
-    while child < size:
-        if child + 1 < size and queue[head + child + 1] < queue[head + child]:
-            child += 1
-        if rank < queue[head + child]:
-            break
-        queue[head + hole] = queue[head + child]
-        hole = child
-        child = 2 * hole + 1
-    queue[head + hole] = rank
-    return first
-
-
-@_helper
+@helper
 def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
     num_ops, num_devices = t.duration_ns.shape
@@ -131,10 +30,13 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     s.is_touched.fill(False)
     s.memory.fill(0.0)
     s.queue_tail.fill(0)
+    s.first_overflow.fill(-1)
     for op in range(num_ops):
         device = placement[op]
         s.missing[op] = t.num_inputs[op]
         s.memory[device] += t.parameter_bytes[op]
+        if s.memory[device] > t.memory_bytes[device] and s.first_overflow[device] < 0:
+            s.first_overflow[device] = op
         s.queue_tail[device] += 1
     first = 0
     for device in range(num_devices):
@@ -146,8 +48,8 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
         s.peak[device] = s.memory[device]
 
 
-@_helper
-def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
+@helper
+def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     """Runs one placement ``[num_ops]``; the schedule is in the scratch afterwards.
 
     One function on local names: passing this many arrays on costs more than the work itself.
@@ -172,6 +74,7 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     transfer_next, channel_last, starting = s.transfer_next, s.channel_last, s.starting
     edge_next, edge_buffer, users = s.edge_next, s.edge_buffer, s.users
     latest_transfer, memory, peak = s.latest_transfer, s.memory, s.peak
+    memory_bytes, first_overflow = t.memory_bytes, s.first_overflow
     num_ops, num_devices = duration_ns.shape
     num_tensors = len(tensor_bytes)
     is_fifo = len(op_of_rank) == 0
@@ -196,9 +99,11 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
             finish = now + max(1.0, np.rint(seconds * 1e9))
             transfer_start_ns[transfer] = now
             transfer_finish_ns[transfer] = finish
-            _push_event(event_ns, event_id, num_events, finish, num_ops + transfer)
+            push_event(event_ns, event_id, 0, num_events, finish, num_ops + transfer)
             num_events += 1
             memory[target] += num_bytes
+            if memory[target] > memory_bytes[target] and first_overflow[target] < 0:
+                first_overflow[target] = op
             if not is_touched[target]:
                 is_touched[target] = True
                 touched[num_touched] = target
@@ -209,17 +114,17 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
         needs_sort = is_fifo and not is_sorted
         if needs_sort:  # a heap, as a sort of numpy's takes seconds to compile
             for i in range(num_newly_ready):
-                _push_least(newly_ready, 0, i, newly_ready[i])
+                push_least(newly_ready, 0, i, newly_ready[i])
         for i in range(num_newly_ready):
             op = newly_ready[i]
             if needs_sort:
-                op = _pop_least(newly_ready, 0, num_newly_ready - i)
+                op = pop_least(newly_ready, 0, num_newly_ready - i)
             device = placement[op]
             if is_fifo:
                 queue[queue_tail[device]] = op
             else:
                 head = queue_head[device]
-                _push_least(queue, head, queue_tail[device] - head, rank_of_op[op])
+                push_least(queue, head, queue_tail[device] - head, rank_of_op[op])
             queue_tail[device] += 1
             if not is_touched[device]:
                 is_touched[device] = True
@@ -238,15 +143,17 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                     op = queue[head]
                     queue_head[device] = head + 1
                 else:
-                    op = op_of_rank[_pop_least(queue, head, queue_tail[device] - head)]
+                    op = op_of_rank[pop_least(queue, head, queue_tail[device] - head)]
                     queue_tail[device] -= 1
                 finish = now + duration_ns[op, device]
                 start_ns[op] = now
                 finish_ns[op] = finish
-                _push_event(event_ns, event_id, num_events, finish, op)
+                push_event(event_ns, event_id, 0, num_events, finish, op)
                 num_events += 1
                 idle_slots[device] -= 1
                 memory[device] += start_bytes[op]
+                if memory[device] > memory_bytes[device] and first_overflow[device] < 0:
+                    first_overflow[device] = op
             peak[device] = max(peak[device], memory[device])
         num_touched = 0
 
@@ -256,7 +163,7 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
             return now
         now = event_ns[0]
         while num_events > 0 and event_ns[0] == now:
-            event = _pop_event(event_ns, event_id, num_events)
+            event = pop_event(event_ns, event_id, 0, num_events)
             num_events -= 1
             if event >= num_ops:
                 transfer = event - num_ops
@@ -358,46 +265,22 @@ def _simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                     memory[device] -= tensor_bytes[tensor]
 
 
-@_helper
-def _find_broken_constraint(t: Tables, placement: Ints) -> tuple[int, int]:
-    """The first op that is on a device of a wrong kind or off its colocation group.
-
-    Returns:
-        What is broken, or ``FEASIBLE``, and the op.
-    """
-    for op in range(len(placement)):
-        if not t.allowed[op, placement[op]]:
-            return WRONG_KIND, op
-        if placement[op] != placement[t.colocated_with[op]]:
-            return SPLIT_COLOCATION, op
-    return FEASIBLE, 0
-
-
-@_jit
-def simulate_rows(t: Tables, s: Scratch, placements: Ints, results: Results) -> None:
-    """Runs each row of placements ``[batch, num_ops]``; the last one's schedule is in the scratch.
+@jit
+def simulate_rows(t: Tables, s: Scratch, placements: Ints, rows: Ints, results: Results) -> None:
+    """Runs rows of placements ``[batch, num_ops]``; the last one's schedule is in the scratch.
 
     Args:
         t: The tables.
         s: Working memory.
         placements: Device of each op, ``[batch, num_ops]``.
-        results: Gets the results.
+        rows: Which to run.
+        results: Gets their results.
     """
-    step_ns, status, op_at_fault, peaks = results
-    for row in range(len(placements)):
-        status[row], op_at_fault[row] = _find_broken_constraint(t, placements[row])
-        step_ns[row] = _simulate(t, s, placements[row])
+    for row in rows:
+        results.status[row], results.op_at_fault[row] = find_broken_constraint(t, placements[row])
+        results.step_ns[row] = simulate(t, s, placements[row])
         for device in range(len(s.peak)):
-            peaks[row, device] = s.peak[device]
-            if status[row] == FEASIBLE and s.peak[device] > t.memory_bytes[device]:
-                status[row] = TOO_MUCH_MEMORY
-
-
-@_jit
-def longest_remaining_path(t: Tables, topological_order: Ints, work: Floats) -> Floats:
-    """Most work from each op to the end, the op included and transfers not, ``[num_ops]``."""
-    longest = work.copy()
-    for op in topological_order[::-1]:
-        for edge in range(t.edge_offsets[op], t.edge_offsets[op + 1]):
-            longest[op] = max(longest[op], work[op] + longest[t.edge_consumer[edge]])
-    return longest
+            results.peaks[row, device] = s.peak[device]
+            results.first_overflow[row, device] = s.first_overflow[device]
+            if results.status[row] == FEASIBLE and s.first_overflow[device] >= 0:
+                results.status[row] = TOO_MUCH_MEMORY
