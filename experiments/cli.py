@@ -158,12 +158,22 @@ def simulate(
             "--schedule", help="Write start and finish of all ops and transfers.", metavar="FILE"
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace",
+            help="Write a Chrome trace, .json or .json.gz; Perfetto opens it.",
+            metavar="FILE",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a step under a placement."""
-    from experiments import simulation, tables
+    from experiments import simulation, tables, tracing
     from placer.placement import Placement
 
+    if trace is not None:
+        tracing.check_trace(trace)
     op_graph, devices = _load_graph(graph, workload), _load_cluster(cluster)
     if placement is not None and placement_devices is None:
         placed = Placement.load(placement, op_graph, devices)
@@ -174,6 +184,8 @@ def simulate(
     simulated = simulation.simulate(placed, order)
     if schedule is not None:
         simulation.write_schedule(simulated, schedule)
+    if trace is not None:
+        tracing.write_trace(simulated, op_graph, devices, trace)
     summary = simulation.summarize(simulated)
     if as_json:
         terminal.print_json(summary)

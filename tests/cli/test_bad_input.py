@@ -213,5 +213,14 @@ def test_only_runs_are_resumed(placer, folder: Path) -> None:
 def test_unwritable_outputs(placer, folder: Path) -> None:
     """An output that cannot be written is an error, and no half of it stays."""
     Path("file").touch()
-    arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", "--schedule", "file/s.json"]
-    check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")
+    for option in ("--schedule", "--trace"):
+        arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", option, "file/s.json"]
+        check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("t.txt", ".txt"), ("t", ""), ("t.gz", ".gz")])
+def test_traces_of_unknown_formats(placer, folder: Path, name: str, suffix: str) -> None:
+    """A trace is written under names that Perfetto opens, and no other file is written then."""
+    options = ["--schedule", "s.json", "--trace", name]
+    arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", *options]
+    check(placer, folder, arguments, f"{name}: ends in {suffix!r}; expected one of .json, .json.gz")

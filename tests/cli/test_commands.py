@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -154,6 +155,21 @@ def test_simulate_writes_the_schedule(placer) -> None:
         "finish_seconds",
     }
     assert "5 transfers" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["t.json", "sub/t.json.gz"])
+def test_simulate_writes_the_trace(placer, name: str) -> None:
+    """The trace has a slice for every op and transfer; what is printed stays the same."""
+    Placement(graph(), cluster(), np.array([0] + [1] * 12 + [2], np.int32)).save("p.json")
+    arguments = ["simulate", *ON_TINY, "--placement", "p.json", "--json"]
+    result = placer(*arguments, "--trace", name)
+    assert result.stdout == placer(*arguments).stdout
+    content = Path(name).read_bytes()
+    if name.endswith(".gz"):
+        content = gzip.decompress(content)
+    slices = [event for event in json.loads(content)["traceEvents"] if event["ph"] == "X"]
+    assert [s["name"] for s in slices if s["cat"] == "op"] == list(graph().op_names)
+    assert len([s for s in slices if s["cat"] == "transfer"]) == 5
 
 
 def test_simulate_infeasible(placer) -> None:
