@@ -1,0 +1,202 @@
+"""What the benchmarks measure is what they say; nothing is timed here."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from placer.costs import op_seconds
+from placer.graph import Op, OpGraph, Output
+from placer.simulator import Simulator
+from tests.benchmarks import simulator as benchmark
+from tests.benchmarks.engines import bytes_without_frees
+from tests.benchmarks.families import FAMILIES, make_cluster, make_graph
+from tests.benchmarks.floor import Floor
+from tests.benchmarks.measuring import Case, Criterion, Report, Table, measure
+from tests.benchmarks.workbench import MODELS, NUM_GROUPS, PLACEMENTS, Scale, workload
+
+TINY = Scale(
+    sizes=(200, 400),
+    devices=(2, 8),
+    repetitions=1,
+    rows=2,
+    batch=4,
+    moves=4,
+    reference_ops=100,
+)
+families = pytest.mark.parametrize("family", FAMILIES)
+directions = pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
+
+
+@families
+@directions
+@pytest.mark.parametrize("num_ops", [1_000, 3_000])
+def test_graphs_are_of_the_size_asked_for(family: str, training: bool, num_ops: int) -> None:
+    """To 10%, numbered in a topological order, the same for the same seed."""
+    graph = make_graph(family, num_ops, training=training)
+    assert abs(graph.num_ops - num_ops) <= num_ops / 10
+    assert (graph.topological_order == np.arange(graph.num_ops)).all()
+    assert make_graph(family, num_ops, training=training) == graph
+    assert make_graph(family, num_ops, training=training, seed=1) != graph
+
+
+@families
+@directions
+def test_graphs_have_one_piece_and_unlike_ops(family: str, training: bool) -> None:
+    """No op is on its own, and short ops stand beside long ones."""
+    graph = make_graph(family, 1_000, training=training)
+    assert nx.is_weakly_connected(graph.to_networkx())
+    seconds = np.array([known["gpu"] for known in graph.seconds])
+    assert (seconds < 20e-6).mean() > 0.3
+    assert (seconds > 100e-6).mean() > 0.03
+
+
+@families
+def test_training_updates_every_variable(family: str) -> None:
+    """The forward pass comes first; each variable has one update, which reads it and a gradient."""
+    graph = make_graph(family, 1_000, training=True)
+    ops = graph.ops()
+    variables = {f"{op.name}:0" for op in ops if op.type == "ReadVariableOp"}
+    updates = [op for op in ops if op.type == "ApplyGradientDescent"]
+    assert sorted(op.inputs[-1] for op in updates) == sorted(variables)
+    assert all(op.inputs[0].startswith("gradient_tape/") for op in updates)
+    forward = [op for op in ops if not op.name.startswith("gradient_tape/") and op not in updates]
+    assert list(ops[: len(forward)]) == forward
+
+
+@families
+def test_gradients_read_activations(family: str) -> None:
+    """Each op that reads a tensor has a gradient that reads all that it reads."""
+    ops = {op.name: op for op in make_graph(family, 1_000, training=True).ops()}
+    variables = {f"{name}:0" for name, op in ops.items() if op.type == "ReadVariableOp"}
+    forward = [op for op in ops.values() if f"gradient_tape/{op.name}" in ops]
+    assert len(forward) > 100
+    for op in forward:
+        gradient = ops[f"gradient_tape/{op.name}"]
+        assert gradient.inputs[-len(op.inputs) :] == op.inputs
+        assert len(gradient.outputs) == len(set(op.inputs) - variables)
+
+
+@families
+@directions
+def test_the_floor_is_the_longest_path(family: str, training: bool) -> None:
+    """As networkx finds it, with transfers between devices and without."""
+    graph, cluster = make_graph(family, 300, training=training), make_cluster(3)
+    placement = np.random.default_rng(0).integers(3, size=graph.num_ops).astype(np.int32)
+    floor = Floor.build(graph, cluster)
+    seconds = op_seconds(graph, cluster)
+    edges = graph.to_networkx().edges(data="bytes")
+    for transfers, found in (
+        (True, floor.seconds(placement[None])),
+        (False, floor.seconds_without_transfers(placement[None])),
+    ):
+        own = {n: round(seconds[i, placement[i]] * 1e9) for n, i in graph.op_index.items()}
+        paths = nx.MultiDiGraph()
+        for name in graph.op_names:
+            paths.add_edge("the start", name, weight=own[name])
+        for producer, consumer, size in edges:
+            apart = len({placement[graph.op_index[name]] for name in (producer, consumer)}) == 2
+            sending = round((10e-6 + size / 12e9) * 1e9) if apart and transfers else 0
+            paths.add_edge(producer, consumer, weight=own[consumer] + sending)
+        assert round(found[0] * 1e9) == nx.dag_longest_path_length(paths)
+
+
+@families
+@directions
+@pytest.mark.parametrize("kind", PLACEMENTS)
+def test_no_step_is_shorter_than_the_floor(family: str, training: bool, kind: str) -> None:
+    """The floor is a bound, whatever the order and the channels."""
+    work = workload(next(m for m in MODELS if (m.family, m.training) == (family, training)), 500)
+    placements = work.placements(kind, 4, 16, seed=0)
+    assert len(np.unique(placements, axis=0)) == 16
+    bound = Floor.build(work.graph, make_cluster(4)).seconds(placements)
+    assert (
+        bound >= Floor.build(work.graph, make_cluster(4)).seconds_without_transfers(placements)
+    ).all()
+    for order in ("fifo", "priority"):
+        for channel in ("pair", "bus", "none"):
+            simulator = Simulator(work.graph, make_cluster(4, channel), order=order)
+            assert (simulator.evaluate(placements).step_time_seconds >= bound).all()
+
+
+def test_the_floor_refuses_another_numbering() -> None:
+    """It would read a producer before it is there."""
+    graph = OpGraph.from_ops("g", [Op("b", "Op", ("a",)), Op("a", "Op", outputs=(Output(1),))])
+    with pytest.raises(ValueError, match="topological"):
+        Floor.build(graph, make_cluster(2))
+
+
+def test_grouped_placements_keep_op_groups_together() -> None:
+    """And there are at most 200 groups."""
+    work = workload(MODELS[1], 1_000)
+    assert work.groups.num_groups <= NUM_GROUPS
+    for placement in work.placements("grouped", 8, 4, seed=0):
+        for ops in work.groups.ops_of_group:
+            assert len(set(placement[ops])) == 1
+
+
+@pytest.mark.parametrize("kind", PLACEMENTS)
+def test_memory_without_frees_bounds_the_peak(kind: str) -> None:
+    """What is never freed is at least what is there at once."""
+    work = workload(MODELS[1], 500)
+    simulator = Simulator(work.graph, make_cluster(4))
+    for placement in work.placements(kind, 4, 8, seed=0):
+        peak = max(simulator.schedule(placement).peak_memory_bytes.values())
+        assert 0.3 * bytes_without_frees(work.graph, placement, 4) < peak
+        assert peak <= bytes_without_frees(work.graph, placement, 4)
+
+
+def test_subjects_take_turns() -> None:
+    """Each is timed once per repetition, on that repetition's input, after a first round."""
+    calls: list[tuple[str, int]] = []
+
+    def subject(name: str):
+        return lambda given: calls.append((name, given))
+
+    cases = {case: Case(lambda i: i, {n: subject(case + n) for n in "xy"}) for case in "ab"}
+    clock = iter(range(100))
+    seconds = measure(cases, 2, lambda: next(clock))
+    assert calls == [(case + n, i) for i in (2, 0, 1) for case in "ab" for n in "xy"]
+    assert all((s == 1e-9).all() and len(s) == 2 for by in seconds.values() for s in by.values())
+
+
+def test_criteria_are_judged_by_the_worst() -> None:
+    """One that is not measured is neither met nor missed."""
+    ratios = {"a": 1.0, "b": 3.0}
+    assert Criterion.at_most("", 3, ratios) == Criterion("", "3.00x: b", True)
+    assert Criterion.at_most("", 2, ratios).verdict() == "MISS"
+    assert Criterion.at_least("", 1, ratios) == Criterion("", "1.00x: a", True)
+    assert Criterion.at_least("", 2, ratios).verdict() == "MISS"
+    assert Criterion.at_most("", 2, {}).verdict() == "-"
+
+
+@pytest.mark.parametrize("section", ["engines", "reference", "memory", "threads"])
+def test_sections_run(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On tiny graphs each section prints its tables, and finds nothing that is wrong."""
+    (report,) = benchmark.run([section], TINY)
+    printed = capsys.readouterr().out
+    assert all(table.rows for table in report.tables)
+    assert all(criterion.text[:20] in printed for criterion in report.criteria)
+    for criterion in report.criteria:
+        if "mismatches" in criterion.text or "equal" in criterion.text:
+            assert criterion.holds
+
+
+def test_the_page_has_a_place_for_every_section() -> None:
+    """Rewriting it replaces the figures and nothing else."""
+    table = Table("figures", ("name", ">figure"), [("a", 1), ("b", 2)], in_page=[True, False])
+    reports = [
+        Report(name, [Criterion("must", "1.0x", True)], [table]) for name in benchmark.SECTIONS
+    ]
+    page = benchmark.rewrite(benchmark.PAGE.read_text(), reports)
+    assert page.count("| a | 1 |\n") == len(reports)
+    assert "| b | 2 |" not in page
+    assert benchmark.rewrite(page, reports) == page
+
+
+def test_unknown_sections_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the names that there are."""
+    with pytest.raises(SystemExit):
+        benchmark.main(["engine"])
+    assert "no section 'engine'; there are engines, reference" in capsys.readouterr().err
