@@ -148,16 +148,16 @@ def test_memory_without_frees_bounds_the_peak(kind: str) -> None:
 
 
 def test_subjects_take_turns() -> None:
-    """Each is timed once per repetition, on that repetition's input, after a first round."""
+    """Each is timed once per repetition, on that repetition's input, after a run on another."""
     calls: list[tuple[str, int]] = []
 
     def subject(name: str):
         return lambda given: calls.append((name, given))
 
-    cases = {case: Case(lambda i: i, {n: subject(case + n) for n in "xy"}) for case in "ab"}
+    cases = {case: Case(-1, lambda i: i, {n: subject(case + n) for n in "xy"}) for case in "ab"}
     clock = iter(range(100))
     seconds = measure(cases, 2, lambda: next(clock))
-    assert calls == [(case + n, i) for i in (2, 0, 1) for case in "ab" for n in "xy"]
+    assert calls == [(c + n, i) for r in (0, 1) for c in "ab" for n in "xy" for i in (-1, r)]
     assert all((s == 1e-9).all() and len(s) == 2 for by in seconds.values() for s in by.values())
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from tests import reference
 from tests.benchmarks.families import make_cluster
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.measuring import Case, Criterion, Floats, Report, Table, measure
-from tests.benchmarks.workbench import MODELS, PLACEMENTS, Scale, settings, workload
+from tests.benchmarks.workbench import MODELS, PLACEMENTS, Model, Scale, case, workload
+
+Subjects = dict[str, Callable[[NDArray[np.int32]], object]]
 
 _ORDERS: tuple[Order, ...] = ("fifo", "priority")
 _OTHER_ENGINES_ON = 8  # devices
@@ -25,58 +28,44 @@ _RAISED = 1.05  # a capacity that no placement comes near to, over what the larg
 
 def engines(scale: Scale) -> Report:
     """Nanoseconds per op of each engine, over those of the floor."""
-    at_most: dict[str, dict[str, float]] = defaultdict(dict)
+    ratios: dict[str, dict[str, float]] = defaultdict(dict)  # what a criterion judges
     rows, in_page = [], []
     for model in MODELS:
-        cases = {}
-        for num_ops, num_devices, kind in settings(scale.sizes, scale.devices):
-            work = workload(model, num_ops)
-            cases[num_ops, num_devices, kind] = Case(
-                functools.partial(work.placements, kind, num_devices, scale.rows),
-                _subjects(work.graph, num_devices),
-            )
-        seconds = measure(cases, scale.repetitions)
-        ns: dict[tuple[int, int, str, str], Floats] = {
-            (*key, name): taken * 1e9 / (scale.rows * workload(model, key[0]).graph.num_ops)
-            for key, by_name in seconds.items()
-            for name, taken in by_name.items()
-        }
-        for num_ops, num_devices, kind in cases:
-            key = (num_ops, num_devices, kind)
+        ns = _ns_per_op(model, scale)
+        settings = list(dict.fromkeys(key[:3] for key in ns))
+        for num_ops, num_devices, kind in settings:
             where = f"{model}, {num_ops:,} ops, {num_devices} devices"
-            floor = ns[*key, "floor"]
+            by_name = {
+                key[3]: value
+                for key, value in ns.items()
+                if key[:3] == (num_ops, num_devices, kind)
+            }
             for order in _ORDERS:
-                ratio = float(np.median(ns[*key, order] / floor))
-                if num_ops >= scale.worth_judging:
-                    if num_devices <= 8:
-                        at_most[f"{kind} {order}"][where] = ratio
-                    if num_devices == 64 and 8 in scale.devices:
-                        few = ns[num_ops, 8, kind, order]
-                        growth = float(np.median(ns[*key, order] / few))
-                        at_most["devices"][f"{where}, {kind}, {order}"] = growth
-                if num_ops == 100_000 and 10_000 in scale.sizes:
-                    small = ns[10_000, num_devices, kind, order]
-                    growth = float(np.median(ns[*key, order] / small))
-                    at_most["ops"][f"{model}, {num_devices} devices, {kind}, {order}"] = growth
-            evaluations = 1e9 / (
-                np.median(ns[*key, "fifo"]) * workload(model, num_ops).graph.num_ops
-            )
+                taken = by_name[order]
+                small = ns.get((num_ops // 10, num_devices, kind, order))
+                few = ns.get((num_ops, 8, kind, order))
+                if num_ops >= scale.worth_judging and num_devices <= 8:
+                    ratios[f"{kind} {order}"][where] = _median(taken / by_name["floor"])
+                if num_ops == 10 * scale.worth_judging and small is not None:
+                    ratios["ops"][f"{where}, {kind}, {order}"] = _median(taken / small)
+                if num_ops >= scale.worth_judging and num_devices == 64 and few is not None:
+                    ratios["devices"][f"{where}, {kind}, {order}"] = _median(taken / few)
             rows.append(
                 (
-                    model.family,
-                    "training" if model.training else "forward",
+                    *model.words(),
                     f"{num_ops:,}",
                     num_devices,
                     kind,
-                    f"{np.median(floor):.1f}",
-                    f"{np.median(ns[*key, 'no transfers']):.1f}",
+                    f"{_median(by_name['floor']):.1f}",
+                    f"{_median(by_name['no transfers']):.1f}",
                     *(
-                        f"{np.median(ns[*key, name]):.1f} ({np.median(ns[*key, name] / floor):.1f}x)"
-                        if (*key, name) in ns
+                        f"{_median(by_name[name]):.1f} "
+                        f"({_median(by_name[name] / by_name['floor']):.1f}x)"
+                        if name in by_name
                         else ""
                         for name in ("fifo", "priority", "bus", "slots")
                     ),
-                    f"{evaluations:,.0f}",
+                    f"{1e9 / (_median(by_name['fifo']) * workload(model, num_ops).graph.num_ops):,.0f}",
                 )
             )
             in_page.append(num_devices == 8 and num_ops >= scale.worth_judging)
@@ -84,29 +73,45 @@ def engines(scale: Scale) -> Report:
         Criterion.at_most(
             f"{kind} placements, at most 8 devices, {order}: at most {limit}x the floor",
             limit,
-            at_most[f"{kind} {order}"],
+            ratios[f"{kind} {order}"],
         )
         for kind, limit in (("grouped", 3), ("random", 7))
         for order in _ORDERS
     ]
     criteria += [
-        Criterion.at_most("ns per op at 100k: at most 1.2x of 10k", 1.2, at_most["ops"]),
-        Criterion.at_most("64 devices: at most 2x of 8", 2, at_most["devices"]),
+        Criterion.at_most("ns per op at 100k: at most 1.2x of 10k", 1.2, ratios["ops"]),
+        Criterion.at_most("64 devices: at most 2x of 8", 2, ratios["devices"]),
     ]
-    table = Table(
-        "Nanoseconds per op, and over the floor",
-        (
-            *("graph", "direction", ">ops", ">devices", "placements"),
-            *(">floor", ">without transfers", ">fifo", ">priority"),
-            *(">fifo, bus", ">fifo, 2 slots", ">evaluations/s, fifo"),
-        ),
-        rows,
-        in_page,
+    columns = (
+        *("graph", "direction", ">ops", ">devices", "placements"),
+        *(">floor", ">without transfers", ">fifo", ">priority"),
+        *(">fifo, bus", ">fifo, 2 slots", ">evaluations/s, fifo"),
     )
+    table = Table("Nanoseconds per op, and over the floor", columns, rows, in_page)
     return Report("engines", criteria, [table])
 
 
-def _subjects(graph: OpGraph, num_devices: int) -> dict:
+def _ns_per_op(model: Model, scale: Scale) -> dict[tuple[int, int, str, str], Floats]:
+    """By ops, devices, kind of placement, and subject, ``[repetitions]``."""
+    cases = {}
+    for num_ops in scale.sizes:
+        work = workload(model, num_ops)
+        for num_devices in scale.devices:
+            subjects = _subjects(work.graph, num_devices)
+            for kind in PLACEMENTS:
+                cases[num_ops, num_devices, kind] = case(work, kind, num_devices, scale, subjects)
+    return {
+        (*key, name): seconds * 1e9 / (scale.rows * workload(model, key[0]).graph.num_ops)
+        for key, by_name in measure(cases, scale.repetitions).items()
+        for name, seconds in by_name.items()
+    }
+
+
+def _median(values: Floats) -> float:
+    return float(np.median(values))
+
+
+def _subjects(graph: OpGraph, num_devices: int) -> Subjects:
     """The floor and every engine that is measured with so many devices."""
     cluster = make_cluster(num_devices)
     floor = Floor.build(graph, cluster)
@@ -125,7 +130,7 @@ def against_reference(scale: Scale) -> Report:
     cluster = make_cluster(num_devices)
     found: dict[str, list[float]] = defaultdict(list)
 
-    def case(model, kind: str) -> Case:
+    def subjects(model: Model) -> Subjects:
         work = workload(model, scale.reference_ops)
         simulator = Simulator(work.graph, cluster)
 
@@ -135,22 +140,25 @@ def against_reference(scale: Scale) -> Report:
         def slow(rows: NDArray[np.int32]) -> None:
             found["slow"].append(reference.simulate(work.graph, cluster, rows[0]).step_time / 1e9)
 
-        # as many rows for the fast one as it takes to time it
-        draw = functools.partial(work.placements, kind, num_devices, scale.rows)
-        return Case(draw, {"fast": fast, "slow": slow})
+        return {"fast": fast, "slow": slow}
 
-    cases = {(model, kind): case(model, kind) for model in MODELS for kind in PLACEMENTS}
-    seconds = measure(cases, min(scale.repetitions, 3))
+    cases = {
+        (model, kind): case(
+            workload(model, scale.reference_ops), kind, num_devices, scale, subjects(model)
+        )
+        for model in MODELS
+        for kind in PLACEMENTS
+    }
+    seconds = measure(cases, min(scale.repetitions, 2))
     mismatches = int((np.array(found["fast"]) != np.array(found["slow"])).sum())
     rows = [
         (
-            model.family,
-            "training" if model.training else "forward",
+            *model.words(),
             f"{workload(model, scale.reference_ops).graph.num_ops:,}",
             kind,
-            f"{np.median(taken['slow']) * 1e3:,.0f}",
-            f"{np.median(taken['fast']) / scale.rows * 1e6:,.1f}",
-            f"{np.median(taken['slow'] / taken['fast']) * scale.rows:,.0f}x",
+            f"{_median(taken['slow']) * 1e3:,.0f}",
+            f"{_median(taken['fast']) / scale.rows * 1e6:,.1f}",
+            f"{_median(taken['slow'] / taken['fast']) * scale.rows:,.0f}x",
         )
         for (model, kind), taken in seconds.items()
     ]
@@ -187,6 +195,7 @@ def memory(scale: Scale) -> Report:
             chosen = placements[matters[best]]
             capacities = {"none": np.inf, "far": totals.max() * _RAISED, "exact": peaks[best]}
             cases[model, kind] = Case(
+                work.placements(kind, num_devices, scale.warm_rows, seed=1),
                 lambda _, chosen=chosen: chosen,
                 {
                     name: Simulator(
@@ -199,17 +208,16 @@ def memory(scale: Scale) -> Report:
     far, exact, rows = {}, {}, []
     for (model, kind), taken in seconds.items():
         where = f"{model}, {kind}"
-        far[where] = float(np.median(taken["far"] / taken["none"]))
-        exact[where] = float(np.median(taken["exact"] / taken["none"]))
+        far[where] = _median(taken["far"] / taken["none"])
+        exact[where] = _median(taken["exact"] / taken["none"])
         count = len(cases[model, kind].prepare(0))
         per_op = 1e9 / (count * workload(model, num_ops).graph.num_ops)
         rows.append(
             (
-                model.family,
-                "training" if model.training else "forward",
+                *model.words(),
                 kind,
                 count,
-                *(f"{np.median(taken[name]) * per_op:.1f}" for name in ("none", "far", "exact")),
+                *(f"{_median(taken[name]) * per_op:.1f}" for name in ("none", "far", "exact")),
                 f"{far[where]:.2f}x",
                 f"{exact[where]:.2f}x",
             )
@@ -250,23 +258,19 @@ def threads(scale: Scale) -> Report:
     cases = {}
     for model in MODELS:
         work = workload(model, num_ops)
-        cases[model] = Case(
-            functools.partial(work.placements, "grouped", num_devices, scale.batch),
-            {
-                str(count): Simulator(
-                    work.graph, make_cluster(num_devices), num_threads=count
-                ).evaluate
-                for count in (1, 2)
-            },
-        )
+        simulators = {
+            str(count): Simulator(work.graph, make_cluster(num_devices), num_threads=count).evaluate
+            for count in (1, 2)
+        }
+        batches = dataclasses.replace(scale, rows=scale.batch)
+        cases[model] = case(work, "grouped", num_devices, batches, simulators)
     seconds = measure(cases, scale.repetitions, time.perf_counter_ns)
-    gains = {str(model): float(np.median(t["1"] / t["2"])) for model, t in seconds.items()}
+    gains = {str(model): _median(t["1"] / t["2"]) for model, t in seconds.items()}
     rows = [
         (
-            model.family,
-            "training" if model.training else "forward",
-            f"{np.median(taken['1']) * 1e3:.1f}",
-            f"{np.median(taken['2']) * 1e3:.1f}",
+            *model.words(),
+            f"{_median(taken['1']) * 1e3:.1f}",
+            f"{_median(taken['2']) * 1e3:.1f}",
             f"{gains[str(model)]:.2f}x",
         )
         for model, taken in seconds.items()

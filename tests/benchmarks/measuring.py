@@ -22,10 +22,12 @@ class Case(Generic[T]):
     """Subjects that are timed on the same input.
 
     Attributes:
+        warm: An input of the same kind that no repetition has.
         prepare: Makes the input of a repetition; not timed.
         subjects: What is timed, by name.
     """
 
+    warm: T
     prepare: Callable[[int], T]
     subjects: Mapping[str, Callable[[T], object]]
 
@@ -38,7 +40,8 @@ def measure(
     """Times all subjects of all cases in turn, once per repetition.
 
     What slows the machine for a while then slows all of them; ratios of one repetition compare
-    neighbours. A first round, on another input, is not counted.
+    neighbours. Right before it is timed, a subject runs on the warm input: its tables are then as
+    near to the processor as they get, whoever ran before, and it has learned nothing by heart.
 
     Returns:
         Seconds of each subject of each case, ``[repetitions]``.
@@ -46,14 +49,11 @@ def measure(
     seconds = {
         key: {name: np.empty(repetitions) for name in case.subjects} for key, case in cases.items()
     }
-    for case in cases.values():
-        given = case.prepare(repetitions)
-        for run in case.subjects.values():
-            run(given)
     for repetition in range(repetitions):
         for key, case in cases.items():
             given = case.prepare(repetition)
             for name, run in case.subjects.items():
+                run(case.warm)
                 start = clock_ns()
                 run(given)
                 seconds[key][name][repetition] = (clock_ns() - start) / 1e9

@@ -145,10 +145,9 @@ def _report(cases: dict[tuple[Model, int, int], _Case], scale: Scale) -> Report:
         if least is not None:
             for name in gain:
                 gains[name, least][where] = gain[name]
-        facts = (model.family, "training" if model.training else "forward")
         rows.append(
             (
-                *facts,
+                *model.words(),
                 f"{num_ops:,}",
                 num_devices,
                 f"{full * 1e6:,.1f}",
@@ -171,7 +170,7 @@ def _report(cases: dict[tuple[Model, int, int], _Case], scale: Scale) -> Report:
                 call_gains[of] = full_call / case.mean(kind)
             group_rows.append(
                 (
-                    *facts,
+                    *model.words(),
                     num_devices,
                     f"{count} {kind}",
                     f"{full * 1e6:,.1f}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from placer.graph import OpGraph
 from placer.grouping import OpGroups, group_ops
 from tests.benchmarks.families import FAMILIES, make_graph
+from tests.benchmarks.measuring import Case
 
 NUM_GROUPS = 200
 PLACEMENTS = ("grouped", "random")
@@ -29,6 +30,7 @@ class Scale:
         rows: Placements in each round; every round has others.
         batch: Placements that threads share.
         moves: Moves tried in each round.
+        warm_rows: Placements that a subject simulates right before it is timed.
         reference_ops: Ops of the graphs for the pure-Python reference.
         worth_judging: The least ops of a graph on which the criteria are judged.
     """
@@ -37,6 +39,7 @@ class Scale:
     devices: tuple[int, ...] = (2, 8, 64)
     repetitions: int = 8
     rows: int = 64
+    warm_rows: int = 8
     batch: int = 512
     moves: int = 256
     reference_ops: int = 500
@@ -54,8 +57,12 @@ class Model:
     family: str
     training: bool
 
+    def words(self) -> tuple[str, str]:
+        """Family and direction, for a row of a table."""
+        return self.family, "training" if self.training else "forward"
+
     def __str__(self) -> str:
-        return f"{self.family} {'training' if self.training else 'forward'}"
+        return " ".join(self.words())
 
 
 MODELS = tuple(itertools.starmap(Model, itertools.product(FAMILIES, (False, True))))
@@ -85,6 +92,16 @@ def workload(model: Model, num_ops: int) -> Workload:
     return Workload(graph, group_ops(graph, NUM_GROUPS))
 
 
-def settings(sizes: tuple[int, ...], devices: tuple[int, ...]) -> Iterator[tuple[int, int, str]]:
-    """All combinations of ops, devices and kind of placement."""
-    yield from itertools.product(sizes, devices, PLACEMENTS)
+def case(
+    work: Workload,
+    kind: str,
+    num_devices: int,
+    scale: Scale,
+    subjects: Mapping[str, Callable[[NDArray[np.int32]], object]],
+) -> Case[NDArray[np.int32]]:
+    """Subjects that simulate `scale.rows` other placements in each repetition."""
+    return Case(
+        work.placements(kind, num_devices, scale.warm_rows, seed=scale.repetitions),
+        functools.partial(work.placements, kind, num_devices, scale.rows),
+        subjects,
+    )
