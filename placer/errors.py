@@ -9,6 +9,7 @@ Every message names what was given, what was expected and where::
     ├── PlacementError (ValueError)    a placement that does not fit its graph or cluster
     ├── InfeasibleError                no feasible placement was found
     ├── ReadError (ValueError)         a TensorFlow object that cannot be read
+    ├── MisplacedError                 TensorFlow ran ops elsewhere than asked
     ├── UnknownNameError (KeyError)    a name of nothing we know; says what is near
     └── UsageError (ValueError)        an argument or option outside its range
 """
@@ -45,6 +46,10 @@ class InfeasibleError(PlacerError):
 
 class ReadError(PlacerError, ValueError):
     """A TensorFlow object that cannot be read into a graph."""
+
+
+class MisplacedError(PlacerError):
+    """TensorFlow ran ops elsewhere than asked, or not at all."""
 
 
 class UsageError(PlacerError, ValueError):

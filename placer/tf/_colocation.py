@@ -13,8 +13,28 @@ _ARITHMETIC = op_types(
     "Abs Add AddV2 Cast Const DivNoNan Exp Identity Maximum Minimum Mul Neg Pow RealDiv "
     "Reciprocal Rsqrt Select SelectV2 Sign Sqrt Square SquaredDifference Sub ZerosLike"
 )
-_READS = op_types("ReadVariableOp ResourceGather ResourceGatherNd VarIsInitializedOp")
+READS = op_types("ReadVariableOp ResourceGather ResourceGatherNd VarIsInitializedOp")
+"""Types of ops that use a variable but do not write it."""
+
 _OUTSIDE = ""
+
+
+def resource_handles(nodes: Sequence[Any], graph: Any) -> Mapping[str, Sequence[str]]:
+    """The handles behind each op's resource inputs; for a handle, itself."""
+    import tensorflow as tf
+
+    def is_resource(tensor: Any) -> bool:
+        return bool(tensor.dtype == tf.resource or tensor.dtype._is_ref_dtype)
+
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        operation = graph.get_operation_by_name(node.name)
+        handles = [h for t in operation.inputs if is_resource(t) for h in found[t.op.name]]
+        if not handles and any(map(is_resource, operation.outputs)):
+            handles = [node.name]
+        if handles:
+            found[node.name] = list(dict.fromkeys(handles))
+    return found
 
 
 def colocation_groups(
@@ -46,7 +66,7 @@ def colocation_groups(
     targets = _targets(nodes, resources)
     read_for: dict[str, set[str]] = defaultdict(set)
     for node in nodes:
-        if node.op in _READS:
+        if node.op in READS:
             read_for[resources[node.name][0]] |= targets[node.name]
     _join_slots(groups, read_for)
     for node in nodes:
@@ -81,14 +101,14 @@ def _targets(nodes: Sequence[Any], resources: Mapping[str, Sequence[str]]) -> di
         arithmetic = node.op in _ARITHMETIC and all(_is_within(node.name, w) for w in within)
         if arithmetic and served and _OUTSIDE not in served:
             scopes[node.name] = within
-        elif node.op not in _READS:
+        elif node.op not in READS:
             served.add(_OUTSIDE)
         targets[node.name] = served
     return targets
 
 
 def _updates(node: Any, resources: Mapping[str, Sequence[str]]) -> bool:
-    return node.name in resources and node.op not in _READS and bool(node.input)
+    return node.name in resources and node.op not in READS and bool(node.input)
 
 
 def _scope(name: str) -> str:

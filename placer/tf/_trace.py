@@ -22,6 +22,23 @@ def flatten(target: Any, specs: Sequence[Any], training: bool, signature: str) -
     Raises:
         ReadError: As ``placer.tf.read``.
     """
+    import tensorflow as tf
+
+    traced = trace(target, specs, training, signature)
+    if isinstance(traced, tf.compat.v1.GraphDef):
+        return flatten_graph_def(traced)
+    return flatten_function(traced)
+
+
+def trace(target: Any, specs: Sequence[Any], training: bool, signature: str) -> Any:
+    """Traces whatever ``placer.tf.read`` takes.
+
+    Returns:
+        A ConcreteFunction, or a GraphDef if that is what `target` is.
+
+    Raises:
+        ReadError: As ``placer.tf.read``.
+    """
     import keras
     import tensorflow as tf
 
@@ -33,7 +50,8 @@ def flatten(target: Any, specs: Sequence[Any], training: bool, signature: str) -
     if isinstance(target, (str, os.PathLike)):
         target = _load(Path(target))
     if isinstance(target, tf.compat.v1.GraphDef):
-        return _flatten_graph_def(target, specs)
+        _check_graph_def(target, specs)
+        return target
     if isinstance(target, keras.Model):
         function = _trace_model(target, specs, training)
     elif hasattr(target, "signatures"):
@@ -47,7 +65,7 @@ def flatten(target: Any, specs: Sequence[Any], training: bool, signature: str) -
     else:
         raise ReadError(f"cannot read {_describe(target)}; {_EXPECTED}")
     _check_inputs(function)
-    return flatten_function(function)
+    return function
 
 
 def _describe(target: Any) -> str:
@@ -85,7 +103,7 @@ def _load(path: Path) -> Any:
     return graph_def
 
 
-def _flatten_graph_def(graph_def: Any, specs: Sequence[Any]) -> FlatGraph:
+def _check_graph_def(graph_def: Any, specs: Sequence[Any]) -> None:
     import tensorflow as tf
 
     if specs:
@@ -103,7 +121,6 @@ def _flatten_graph_def(graph_def: Any, specs: Sequence[Any]) -> FlatGraph:
                 )
             if dims is None or min(dims, default=0) < 0:
                 raise ReadError(_unknown_shape(node.name, dims))
-    return flatten_graph_def(graph_def)
 
 
 def _signature(model: Any, signature: str) -> Any:

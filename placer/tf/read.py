@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from placer.errors import GraphError, ReadError
 from placer.graph import Op, OpGraph, Output
-from placer.tf._colocation import colocation_groups
+from placer.tf._colocation import colocation_groups, resource_handles
 from placer.tf._figures import LOOPS, Figures, graph_figures
 from placer.tf._flatten import FlatGraph
 from placer.tf._trace import flatten
@@ -84,7 +83,7 @@ def read_report(
 ) -> Reading:
     """As :func:`read`, and says which figures are not known."""
     flat = flatten(target, specs, training, signature)
-    return _reading(flat, name or _name_of(target))
+    return reading_of(flat, name or _name_of(target))
 
 
 def _name_of(target: Any) -> str:
@@ -99,7 +98,12 @@ def _name_of(target: Any) -> str:
     return re.sub(r"^__inference_(.*)_\d+$", r"\1", found)
 
 
-def _reading(flat: FlatGraph, name: str) -> Reading:
+def reading_of(flat: FlatGraph, name: str) -> Reading:
+    """As :func:`read_report`, of a program that is flat.
+
+    Raises:
+        ReadError: TensorFlow does not take the graph, or one of its figures is unknown.
+    """
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -111,7 +115,7 @@ def _reading(flat: FlatGraph, name: str) -> Reading:
     library = {f.signature.name: f for f in flat.graph_def.library.function}
     figures = graph_figures(graph, library)
     nodes = list(flat.graph_def.node)
-    resources = _resources(nodes, graph)
+    resources = resource_handles(nodes, graph)
     groups = colocation_groups(nodes, resources)
     ops = [_op(node, figures[node.name], group) for node, group in zip(nodes, groups, strict=True)]
     try:
@@ -160,21 +164,3 @@ def _parameter_bytes(node: Any, figures: Figures) -> float:
     if node.op in ("Variable", "VariableV2"):
         return figures.outputs[0].bytes
     return 0.0
-
-
-def _resources(nodes: Sequence[Any], graph: Any) -> Mapping[str, Sequence[str]]:
-    """The handles behind each op's resource inputs; for a handle, itself."""
-    import tensorflow as tf
-
-    def is_resource(tensor: Any) -> bool:
-        return bool(tensor.dtype == tf.resource or tensor.dtype._is_ref_dtype)
-
-    found: dict[str, list[str]] = {}
-    for node in nodes:
-        operation = graph.get_operation_by_name(node.name)
-        handles = [h for t in operation.inputs if is_resource(t) for h in found[t.op.name]]
-        if not handles and any(map(is_resource, operation.outputs)):
-            handles = [node.name]
-        if handles:
-            found[node.name] = list(dict.fromkeys(handles))
-    return found

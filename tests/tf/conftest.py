@@ -1,4 +1,4 @@
-"""TensorFlow, quietly, and small models."""
+"""TensorFlow, quietly and with four CPU devices, and small models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow is imported
 
 import keras
 import pytest
+import tensorflow as tf
+
+# before TensorFlow starts, so for all tests of the process
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
 
 
 @pytest.fixture(autouse=True)
