@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from placer.errors import MisplacedError
+from placer.errors import MisplacedError, UsageError
 from placer.tf._devices import full_name
 from placer.tf._placed import OUTSIDE, PlacedGraph, import_placed, strict_config
 from placer.tf.apply import PlacedFunction
@@ -115,6 +115,7 @@ def verify(
 
     Raises:
         MisplacedError: With `strict`, if there is an op that was moved or dropped.
+        UsageError: The placement uses devices both of this process and of servers.
     """
     placed = function.placed
     ran, copies = _devices_of_ops(trace_step(placed, function.flat_arguments(*args, **kwargs)))
@@ -166,13 +167,32 @@ def trace_step(placed: PlacedGraph, arguments: Sequence[Any]) -> Any:
                 argument_feeds[outside[name]] = argument.numpy()
         import_placed(placed, outside, _SCOPE)
     config = strict_config(context.context().config)
+    devices = {node.device for node in nodes.values()}
     options = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
     metadata = config_pb2.RunMetadata()
-    with tf.compat.v1.Session(graph=graph, config=config) as session:
+    with tf.compat.v1.Session(_target(devices), graph, config) as session:
         session.run(writes, feeds)
         fetches = [f"{_SCOPE}/{name}" for name in (*flat.outputs, *flat.control_outputs)]
         session.run(fetches, argument_feeds, options, metadata)
     return metadata.step_stats
+
+
+def _target(devices: Iterable[str]) -> str:
+    """Where a session has to run to reach these devices; empty for this process."""
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    specs = [tf.DeviceSpec.from_string(device) for device in sorted(devices)]
+    remote = [spec for spec in specs if spec.job != "localhost"]
+    if not remote:
+        return ""
+    if len(remote) < len(specs):
+        raise UsageError(
+            f"the placement uses devices of this process and of servers ({', '.join(devices)}); "
+            "expected either, as TensorFlow takes statistics of no step across both"
+        )
+    jobs = {job.name: job.tasks for job in context.context().get_server_def().cluster.job}
+    return f"grpc://{jobs[remote[0].job][remote[0].task]}"
 
 
 def _devices_of_ops(step_stats: Any) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
