@@ -73,7 +73,7 @@ def apply_to_graph_def(
     It computes what `graph_def` computes. The devices need not exist here.
 
     Args:
-        graph_def: A GraphDef that ``placer.tf.read`` read.
+        graph_def: A GraphDef that ``placer.tf.read`` read, or the path of its file (``.pb``).
         placement: A placement of the graph that it gave.
         devices: As in :func:`apply`.
 
@@ -82,9 +82,15 @@ def apply_to_graph_def(
         UsageError: Not one TensorFlow device for each device of the cluster.
         PlacementError: A placement of another graph, or an op that uses variables of two devices.
     """
+    import tensorflow as tf
+
     names = device_names(placement.cluster, devices)
-    flat = flatten_graph_def(trace(graph_def, (), False, ""))
-    return place_flat(flat, placement, names).flat.graph_def
+    traced = trace(graph_def, (), False, "")
+    if not isinstance(traced, tf.compat.v1.GraphDef):
+        raise ReadError(
+            "given a function; expected a GraphDef: placer.tf.apply(...).graph_def has that of one"
+        )
+    return place_flat(flatten_graph_def(traced), placement, names).flat.graph_def
 
 
 def device_map(placement: Placement, *, devices: Sequence[str] | None = None) -> dict[str, str]:
@@ -112,7 +118,7 @@ class PlacedFunction:
 
     Attributes:
         placement: The placement.
-        placed: The flat graph with devices.
+        placed: The flat graph with devices, and what is known of it.
     """
 
     def __init__(self, function: Any, placed: PlacedGraph, placement: Placement) -> None:
@@ -121,6 +127,11 @@ class PlacedFunction:
         self._twins = _Twins(placed)
         self._function = _build(function, placed, self._twins.handles)
         self._held = False
+
+    @property
+    def graph_def(self) -> Any:
+        """The flat GraphDef that it runs, each node with its device."""
+        return self.placed.flat.graph_def
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the function once.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import placer.tf
-from placer.errors import PlacementError, UsageError
+from placer.errors import PlacementError, ReadError, UsageError
 from placer.graph import split_input
 from placer.placement import Placement
 from placer.simulator import Simulator
@@ -84,11 +84,13 @@ def test_device_maps_name_devices_that_need_not_exist() -> None:
     assert set(placer.tf.device_map(odd, devices=["CPU:0"]).values()) == {"/device:CPU:0"}
 
 
-def test_a_graph_def_of_another_program_is_refused() -> None:
-    """The message says what differs."""
+def test_what_is_no_graph_def_of_the_placement_is_refused() -> None:
+    """Another program's, with what differs; or a function."""
     placement = random_placement(placer.tf.read(_graph_def()), 0)
-    other = tf.function(lambda x: x + 1.0).get_concrete_function(SQUARE).graph.as_graph_def()
+    other = tf.function(lambda x: x + 1.0).get_concrete_function(SQUARE)
     with pytest.raises(PlacementError, match="made for another graph"):
+        placer.tf.apply_to_graph_def(other.graph.as_graph_def(), placement)
+    with pytest.raises(ReadError, match=r"given a function; expected a GraphDef"):
         placer.tf.apply_to_graph_def(other, placement)
 
 
