@@ -18,6 +18,9 @@ import numpy as np
 from placer.cluster import Cluster, Device, Link
 from placer.graph import Op, OpGraph, Output
 
+VARIABLE = "ReadVariableOp"
+"""Type of the ops that hold a variable."""
+
 _LSTM_LAYERS = 8
 _HEADS = 8
 _GRADIENT = "gradient_tape/"
@@ -33,48 +36,30 @@ class _Model:
 
     def light(self, name: str, *inputs: str) -> str:
         """Adds an op of 2 to 20 µs, such as an activation; returns its name."""
-        return self._add(name, inputs, 2e-6, 20e-6, 1e5, 4e6)
+        return self._add(name, inputs, _log_uniform(self.rng, 2_000, 20_000))
 
     def heavy(self, name: str, *inputs: str) -> str:
         """Adds an op of 40 to 400 µs, such as a convolution; returns its name."""
-        return self._add(name, inputs, 40e-6, 400e-6, 1e5, 4e6)
+        return self._add(name, inputs, _log_uniform(self.rng, 40_000, 400_000))
 
     def variable(self, name: str, most_bytes: float) -> str:
-        """Adds a variable with its read; returns its name."""
-        self._add(name, (), 1e-6, 2e-6, most_bytes / 4, most_bytes, is_variable=True)
+        """Adds a variable with its read, an op of 1 to 2 µs; returns its name."""
+        size = _log_uniform(self.rng, most_bytes / 4, most_bytes)
+        seconds = {"gpu": _log_uniform(self.rng, 1_000, 2_000) / 1e9}
+        outputs = (Output(size),)
+        self.ops.append(Op(name, VARIABLE, parameter_bytes=size, outputs=outputs, seconds=seconds))
         self.variables.add(name)
         return name
 
-    def _add(
-        self,
-        name: str,
-        inputs: tuple[str, ...],
-        least_seconds: float,
-        most_seconds: float,
-        least_bytes: float,
-        most_bytes: float,
-        *,
-        is_variable: bool = False,
-    ) -> str:
-        """Adds an op; its duration and its bytes are log-uniform."""
-        size = _log_uniform(self.rng, least_bytes, most_bytes)
-        self.ops.append(
-            Op(
-                name,
-                "ReadVariableOp" if is_variable else name.rpartition("/")[2],
-                inputs,
-                parameter_bytes=size if is_variable else 0,
-                outputs=(Output(size),),
-                seconds={
-                    "gpu": _log_uniform(self.rng, least_seconds * 1e9, most_seconds * 1e9) / 1e9
-                },
-            )
-        )
+    def _add(self, name: str, inputs: tuple[str, ...], ns: float) -> str:
+        op_type = name.rpartition("/")[2]
+        outputs = (Output(_log_uniform(self.rng, 1e5, 4e6)),)
+        self.ops.append(Op(name, op_type, inputs, outputs=outputs, seconds={"gpu": ns / 1e9}))
         return name
 
 
 def _log_uniform(rng: np.random.Generator, least: float, most: float) -> float:
-    """A whole number."""
+    """A whole number whose logarithm is uniform."""
     return float(round(np.exp(rng.uniform(np.log(least), np.log(most)))))
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from placer.simulator import Simulator
-from tests.benchmarks.families import make_cluster
+from tests.benchmarks.families import VARIABLE, make_cluster
 from tests.benchmarks.measuring import Criterion, Floats, Report, Table, time_calls
 from tests.benchmarks.workbench import MODELS, NUM_GROUPS, Model, Scale, Workload, workload
 
@@ -38,15 +38,22 @@ class _Case:
 
     work: Workload
     simulator: Simulator
-    chunks: NDArray[np.int32]  # [num_ops] one of 200 pieces of the topological order
+    groups: dict[str, NDArray[np.int32]]  # kinds of groups: group of each op, [num_ops]
     taken: dict[str, list[Floats]] = field(default_factory=lambda: defaultdict(list))
     mismatches: int = 0
     checked: int = 0
 
+    def check(self, found: ArrayLike, expected: ArrayLike) -> None:
+        """Counts step times of trials that are not those of full runs."""
+        self.mismatches += int(np.sum(np.asarray(found) != expected))
+        self.checked += np.size(expected)
+
     def mean(self, name: str) -> float:
+        """Seconds over all moves of all repetitions."""
         return float(np.concatenate(self.taken[name]).mean())
 
     def median(self, name: str) -> float:
+        """Seconds, likewise."""
         return float(np.median(np.concatenate(self.taken[name])))
 
 
@@ -57,10 +64,11 @@ def moves(scale: Scale) -> Report:
         mine = {}
         for num_ops in scale.sizes[1:]:
             work = workload(model, num_ops)
-            chunks = np.arange(work.graph.num_ops) * NUM_GROUPS // work.graph.num_ops
+            pieces = np.arange(work.graph.num_ops) * NUM_GROUPS // work.graph.num_ops
+            groups = {"op groups": work.groups.group_of_op, "chunks": pieces.astype(np.int32)}
             for num_devices in _DEVICES:
                 simulator = Simulator(work.graph, make_cluster(num_devices))
-                mine[model, num_ops, num_devices] = _Case(work, simulator, chunks.astype(np.int32))
+                mine[model, num_ops, num_devices] = _Case(work, simulator, groups)
         for case in mine.values():  # not counted: compiles, and makes working memory
             _measure(case, scale, scale.repetitions, moves_groups=True)
             case.taken.clear()
@@ -72,53 +80,54 @@ def moves(scale: Scale) -> Report:
 
 
 def _measure(case: _Case, scale: Scale, repetition: int, *, moves_groups: bool) -> None:
-    """One repetition: a base placement of its own, and moves from it."""
+    """One repetition: a base placement of its own, and moves from it.
+
+    Each kind of move has a session of its own, as sessions learn what moves take.
+    """
     simulator, taken = case.simulator, case.taken
     num_ops, num_devices = case.work.graph.num_ops, simulator.cluster.num_devices
     rng = np.random.default_rng([repetition, num_ops, num_devices])
     base = case.work.placements("grouped", num_devices, 1, repetition)[0]
-    ops = rng.integers(num_ops, size=scale.moves, dtype=np.int32)
-    # some other device than the op's
-    others = rng.integers(1, num_devices, size=scale.moves, dtype=np.int32)
-    devices = (base[ops] + others) % num_devices
+    is_variable = np.array(case.work.graph.op_types) == VARIABLE
+
+    def draw(candidates: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], ...]:
+        """Some of the candidates, and for each a device that it is not on."""
+        ops = rng.choice(candidates, count)
+        others = rng.integers(1, num_devices, size=count, dtype=np.int32)
+        return ops, (base[ops] + others) % num_devices
+
+    ops, devices = draw(np.flatnonzero(~is_variable).astype(np.int32), scale.moves)
     few = slice(min(scale.rows, scale.moves))
     moved = np.repeat(base[None], len(ops[few]), axis=0)
     moved[np.arange(len(moved)), ops[few]] = devices[few]
-
     expected, seconds = _timed(lambda: simulator.evaluate(moved).step_time_seconds)
     taken["full"].append(seconds / len(moved))
     taken["full call"].append(time_calls(simulator.step_time, [(row,) for row in moved[:32]]))
 
     session, seconds = _timed(lambda: simulator.moves(base))
     taken["open"].append(seconds)
-
     found, seconds = _timed(lambda: session.try_moves(ops, devices))
     taken["bulk"].append(seconds / len(ops))
-    case.mismatches += int((found[few] != expected).sum())
-    case.checked += len(moved)
-
+    case.check(found[few], expected)
     singles = list(zip(ops.tolist(), devices.tolist(), strict=True))
     taken["call"].append(time_calls(session.try_move, singles))
 
-    if moves_groups:
-        for kind, group_of_op in (
-            ("op groups", case.work.groups.group_of_op),
-            ("chunks", case.chunks),
-        ):
-            groups = rng.integers(group_of_op.max() + 1, size=scale.moves).tolist()
-            members = [np.flatnonzero(group_of_op == group).astype(np.int32) for group in groups]
-            # most of a chunk may be anywhere; all of it goes to a device that its first op is not on
-            targets = [
-                int((base[m[0]] + other) % num_devices)
-                for m, other in zip(members, others.tolist(), strict=True)
-            ]
-            group_moves = list(zip(members, targets, strict=True))
-            taken[kind].append(time_calls(session.try_move, group_moves))
-            for m, target in group_moves[:8]:
-                placement = base.copy()
-                placement[m] = target
-                case.mismatches += session.try_move(m, target) != simulator.step_time(placement)
-                case.checked += 1
+    variables, targets = draw(np.flatnonzero(is_variable).astype(np.int32), scale.moves // 4)
+    of_variables = simulator.moves(base)
+    _, seconds = _timed(lambda: of_variables.try_moves(variables, targets))
+    taken["variables"].append(seconds / len(variables))
+
+    for kind, group_of_op in case.groups.items() if moves_groups else ():
+        of_groups = simulator.moves(base)
+        first_ops = np.unique(group_of_op, return_index=True)[1].astype(np.int32)
+        firsts, targets = draw(first_ops, scale.moves)
+        members = [np.flatnonzero(group_of_op == group) for group in group_of_op[firsts]]
+        group_moves = list(zip(members, targets.tolist(), strict=True))
+        taken[kind].append(time_calls(of_groups.try_move, group_moves))
+        for group, target in group_moves[:8]:
+            placement = base.copy()
+            placement[group] = target
+            case.check(of_groups.try_move(group, target), simulator.step_time(placement))
 
     for op, device in singles[:32]:
         session.try_move(op, device)
@@ -157,13 +166,15 @@ def _report(cases: dict[tuple[Model, int, int], _Case], scale: Scale) -> Report:
                 f"{gain['call']:.1f}x",
                 f"{case.median('call') * 1e6:,.2f}",
                 f"{full / case.median('call'):.1f}x",
+                f"{case.mean('variables') * 1e6:,.2f}",
                 f"{case.median('commit') * 1e6:,.1f}",
                 f"{case.median('open') * 1e3:,.2f}",
             )
         )
-        for kind, count in (("op groups", case.work.groups.num_groups), ("chunks", NUM_GROUPS)):
+        for kind, group_of_op in case.groups.items():
             if kind not in case.taken:
                 continue
+            count = int(group_of_op.max()) + 1
             of = f"{where}, {count} {kind}"
             if num_ops >= scale.worth_judging:
                 group_gains[of] = full / case.mean(kind)
@@ -193,7 +204,7 @@ def _report(cases: dict[tuple[Model, int, int], _Case], scale: Scale) -> Report:
                 (
                     *("graph", "direction", ">ops", ">devices", ">full run", ">try_moves, mean"),
                     *(">gain", ">try_move, mean", ">gain", ">median", ">gain"),
-                    *(">commit, median", ">opening, ms"),
+                    *(">of variables", ">commit", ">opening, ms"),
                 ),
                 rows,
             ),
