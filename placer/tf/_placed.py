@@ -38,6 +38,11 @@ class PlacedGraph:
     moved: Mapping[str, str]
     written: frozenset[str]
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Ops that run though no output needs them: side effects, and arguments nobody reads."""
+        return (*self.flat.control_outputs, *self.flat.inputs)
+
 
 def place_flat(flat: FlatGraph, placement: Placement, devices: Sequence[str]) -> PlacedGraph:
     """Gives each node its device, and with ``order="priority"`` its place in the device's order.

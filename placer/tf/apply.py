@@ -270,7 +270,7 @@ def _build(function: Any, placed: PlacedGraph, handles: Mapping[str, Any]) -> An
             outside[name] = graph.capture(handle, OUTSIDE)
         import_placed(placed, outside)
     graph.outputs = [graph.get_tensor_by_name(ref) for ref in flat.outputs]
-    graph.control_outputs = [graph.get_operation_by_name(name) for name in flat.control_outputs]
+    graph.control_outputs = [graph.get_operation_by_name(name) for name in placed.targets]
     graph.structured_outputs = function.structured_outputs
     captures = graph.function_captures.capture_types
     kind = FunctionType(original.parameters.values(), captures, return_annotation=original.output)

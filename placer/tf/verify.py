@@ -172,7 +172,7 @@ def trace_step(placed: PlacedGraph, arguments: Sequence[Any]) -> Any:
     metadata = config_pb2.RunMetadata()
     with tf.compat.v1.Session(_target(devices), graph, config) as session:
         session.run(writes, feeds)
-        fetches = [f"{_SCOPE}/{name}" for name in (*flat.outputs, *flat.control_outputs)]
+        fetches = [f"{_SCOPE}/{name}" for name in (*flat.outputs, *placed.targets)]
         session.run(fetches, argument_feeds, options, metadata)
     return metadata.step_stats
 

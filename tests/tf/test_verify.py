@@ -38,6 +38,17 @@ def test_every_op_is_reported_once_in_order() -> None:
     assert str(report) == f"{len(report.ops)} of {len(report.ops)} ops ran where asked"
 
 
+def test_arguments_that_nobody_reads_are_where_they_were_asked() -> None:
+    """They are ops of the graph like any other, so they are there too."""
+    graph = placer.tf.read(lambda used, idle: used + 1.0, SQUARE, SQUARE)
+    placement = Placement(graph, four_cpus(), [2] * graph.num_ops)
+    placed = placer.tf.apply(lambda used, idle: used + 1.0, placement, SQUARE, SQUARE)
+    ones = tf.ones((4, 4))
+    np.testing.assert_array_equal(placed(ones, idle=ones), 2 * ones)
+    report = placer.tf.verify(placed, ones, ones, strict=True)
+    assert {op.name: op.ran for op in report.ops}["idle"] == (CPUS[2],)
+
+
 def test_ops_that_follow_their_variable_are_reported() -> None:
     """An update asked to run elsewhere than its variable is moved, with the reason; numbers hold."""
     variable = tf.Variable(tf.ones((4, 4)))
