@@ -122,7 +122,7 @@ def import_placed(placed: PlacedGraph, outside: Mapping[str, Any], scope: str = 
 def strict_config(base: Any = None) -> Any:
     """A ConfigProto with which TensorFlow runs each op, and each where the graph says.
 
-    Grappler would fold constants and fuse ops across devices.
+    Grappler would fold constants and fuse ops across devices, XLA would cluster them.
 
     Args:
         base: What else it says.
@@ -134,7 +134,9 @@ def strict_config(base: Any = None) -> Any:
         config.CopyFrom(base)
     config.allow_soft_placement = False
     config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
+    optimizer = config.graph_options.optimizer_options
+    optimizer.opt_level = config_pb2.OptimizerOptions.L0
+    optimizer.global_jit_level = config_pb2.OptimizerOptions.OFF
     return config
 
 
