@@ -47,7 +47,8 @@ class Tables(NamedTuple):
     temporary_bytes: Floats  # [num_ops]
     start_bytes: Floats  # [num_ops] taken at the start: temporary and all outputs
     lasting_bytes: Floats  # [num_ops] parameters and all outputs
-    duration_ns: Floats  # [num_ops, num_devices]
+    duration_ns: Floats  # [num_ops, num_speeds]
+    speed_of: Ints  # [num_devices] column of the durations; many devices share one
     bandwidth: Floats  # [num_devices, num_devices]
     latency_seconds: Floats  # [num_devices, num_devices]
     channel_ids: Ints  # [num_devices, num_devices] -1: none
@@ -65,9 +66,8 @@ class Tables(NamedTuple):
 class StartOrderScratch(NamedTuple):
     """Working memory of the engine that handles ops in order of start."""
 
-    missing: Ints  # [num_ops] inputs of which it is not known when they are there
-    ready_ns: Floats  # [num_ops] when the last of the others is there
-    duration_ns: Floats  # [num_ops] where it is placed
+    waiting: NDArray[np.int64]  # [num_ops] 2^32 for each input yet to be known, and the device
+    ready_ns: Floats  # [num_ops] when the last known input is there
     queue: Ints  # [num_ops] ops ready at home, a segment per device; ranks in a heap for priority
     queue_head: Ints  # [num_devices]
     queue_tail: Ints  # [num_devices]
@@ -81,6 +81,19 @@ class StartOrderScratch(NamedTuple):
     sent_by: Ints  # [max_slots * num_devices] last op that sent from each slot to each device
     sent_ns: Floats  # [max_slots * num_devices] when that arrives
     needed: Floats  # [num_devices] bytes taken, as if none were freed
+    counts: Ints  # [4 * num_devices] ops on each device, in independent sums
+    sums: Floats  # [4 * num_devices] bytes that ops there take
+    cases: Bools  # [2] whether the order is fifo, and whether the schedule is recorded
+
+
+class Recording(NamedTuple):
+    """A schedule as found by the engine that handles ops in order of start; may have no room."""
+
+    start_ns: Floats  # [num_ops]
+    arrival_ns: Floats  # [num_edges] when each edge's tensor is where its consumer is
+    sequence: Ints  # [num_ops] ops by start, a segment per device
+    sequence_head: Ints  # [num_devices]
+    sequence_end: Ints  # [num_devices]
 
 
 class Scratch(NamedTuple):
@@ -123,14 +136,24 @@ class Scratch(NamedTuple):
     first_overflow: Ints  # [num_devices] op that first took more than there is, or -1
 
 
+def new_recording(num_ops: int, num_edges: int, num_devices: int) -> Recording:
+    """Room for a schedule, or none."""
+    return Recording(
+        start_ns=np.zeros(num_ops),
+        arrival_ns=np.zeros(num_edges),
+        sequence=_ints(num_ops),
+        sequence_head=_ints(num_devices),
+        sequence_end=_ints(num_devices),
+    )
+
+
 def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScratch:
     """Working memory for simulations with these tables."""
-    num_ops, num_devices = tables.duration_ns.shape
-    num_sent = _max_slots(tables) * num_devices
+    num_ops, num_devices = tables.allowed.shape
+    num_sent = max_slots(tables) * num_devices
     return StartOrderScratch(
-        missing=_ints(num_ops),
+        waiting=np.zeros(num_ops, np.int64),
         ready_ns=np.zeros(num_ops),
-        duration_ns=np.zeros(num_ops),
         queue=_ints(num_ops),
         queue_head=_ints(num_devices),
         queue_tail=_ints(num_devices),
@@ -144,12 +167,15 @@ def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScra
         sent_by=_ints(num_sent),
         sent_ns=np.zeros(num_sent),
         needed=np.zeros(num_devices),
+        counts=_ints(4 * num_devices),
+        sums=np.zeros(4 * num_devices),
+        cases=np.zeros(2, bool),
     )
 
 
 def new_scratch(tables: Tables, num_channels: int) -> Scratch:
     """Working memory for simulations with these tables."""
-    num_ops, num_devices = tables.duration_ns.shape
+    num_ops, num_devices = tables.allowed.shape
     num_edges = len(tables.edge_consumer)
     return Scratch(
         num_transfers=_ints(1),
@@ -177,7 +203,7 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
         channel_last=_ints(num_channels),
         edge_next=_ints(num_edges),
         edge_buffer=_ints(num_edges),
-        latest_transfer=_ints(_max_slots(tables) * num_devices),
+        latest_transfer=_ints(max_slots(tables) * num_devices),
         users=_ints(len(tables.tensor_bytes) + num_edges),
         memory=np.zeros(num_devices),
         peak=np.zeros(num_devices),
@@ -185,7 +211,7 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
     )
 
 
-def _max_slots(tables: Tables) -> int:
+def max_slots(tables: Tables) -> int:
     """The most output ports of an op, and one for its control edges."""
     return int(np.diff(tables.output_offsets).max()) + 1
 
@@ -234,6 +260,7 @@ def build_tables(
     seconds = op_seconds(graph, cluster)
     _check_seconds(graph, cluster, seconds)
     duration_ns = np.maximum(1.0, np.rint(seconds * 1e9))
+    speeds, speed_of = np.unique(duration_ns, axis=1, return_inverse=True)
     memory_bytes = np.array([device.memory_bytes for device in cluster.devices], np.float64)
     allowed = allowed_devices(graph, cluster)
     tables = Tables(
@@ -249,7 +276,8 @@ def build_tables(
         temporary_bytes=graph.temporary_bytes.copy(),
         start_bytes=graph.temporary_bytes + output_bytes,
         lasting_bytes=graph.parameter_bytes + output_bytes,
-        duration_ns=duration_ns,
+        duration_ns=np.ascontiguousarray(speeds),
+        speed_of=speed_of.astype(np.int32).ravel(),
         bandwidth=cluster.bandwidth.copy(),
         latency_seconds=cluster.latency_seconds.copy(),
         channel_ids=cluster.channel_ids.copy(),

@@ -267,8 +267,8 @@ def check_placements(placements: ArrayLike, graph: OpGraph, cluster: Cluster) ->
         )
     if array.dtype.kind not in "iu":
         raise PlacementError(f"placement has dtype {array.dtype}; expected integers")
-    bad = (array < 0) | (array >= cluster.num_devices)
-    if bad.any():
+    if array.size and not (array.min() >= 0 and array.max() < cluster.num_devices):
+        bad = (array < 0) | (array >= cluster.num_devices)
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise PlacementError(
             f"placement[{', '.join(map(str, where))}] (op {graph.op_names[where[-1]]!r}) is "

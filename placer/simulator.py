@@ -20,12 +20,14 @@ from placer._tables import (
     StartOrderScratch,
     build_tables,
     each_channel_has_one_source,
+    new_recording,
     new_scratch,
     new_start_order_scratch,
 )
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
+from placer.moves import Moves
 from placer.placement import (
     Evaluations,
     Order,
@@ -85,6 +87,7 @@ class Simulator:
         self._tables = build_tables(graph, cluster, order, self.priorities)
         self._idle_scratches: list[Scratch] = []
         self._idle_start_order_scratches: list[StartOrderScratch] = []
+        self._no_recording = new_recording(0, 0, 0)
         # where both engines apply, they agree to the bit
         self._starts_in_order = bool(
             (self._tables.slots == 1).all() and each_channel_has_one_source(cluster)
@@ -145,6 +148,25 @@ class Simulator:
                 for i, fits in enumerate(feasible.tolist())
             ),
             excess.sum(axis=1),
+        )
+
+    def moves(self, placement: Placement | ArrayLike) -> Moves:
+        """Begins a session that tries moves from a placement ``[num_ops]``.
+
+        For local search: it tells step times of neighbouring placements many times faster than
+        simulating each, to the last bit the same. ``order="priority"``, several slots per device
+        and channels with several sources have no such shortcut: each trial simulates.
+
+        Raises:
+            PlacementError: As :meth:`step_time`.
+        """
+        return Moves(
+            self.graph,
+            self.cluster,
+            self._tables,
+            self._check_one(placement),
+            lambda rows: self.evaluate(rows).step_time_seconds,
+            in_order_of_start=self._starts_in_order and self.order == "fifo",
         )
 
     def schedule(self, placement: Placement | ArrayLike) -> Schedule:
@@ -269,7 +291,12 @@ class Simulator:
             scratch = new_start_order_scratch(self._tables, len(self.cluster.channel_names))
         settled = np.zeros(end - first, bool)
         start_order.simulate_rows(
-            self._tables, scratch, rows[first:end], results.step_ns[first:end], settled
+            self._tables,
+            scratch,
+            rows[first:end],
+            results.step_ns[first:end],
+            settled,
+            self._no_recording,
         )
         self._idle_start_order_scratches.append(scratch)
         return (first + np.flatnonzero(~settled)).astype(np.int32)

@@ -24,7 +24,7 @@ from placer._tables import FEASIBLE, TOO_MUCH_MEMORY, Ints, Results, Scratch, Ta
 @helper
 def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
-    num_ops, num_devices = t.duration_ns.shape
+    num_ops, num_devices = t.allowed.shape
     s.channel_last.fill(-1)
     s.latest_transfer.fill(-1)
     s.is_touched.fill(False)
@@ -62,6 +62,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     input_offsets, input_edges, num_inputs = t.input_offsets, t.input_edges, t.num_inputs
     output_offsets, tensor_bytes = t.output_offsets, t.tensor_bytes
     temporary_bytes, start_bytes, duration_ns = t.temporary_bytes, t.start_bytes, t.duration_ns
+    speed_of = t.speed_of
     bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids
     op_of_rank, rank_of_op = t.op_of_rank, t.rank_of_op
     missing, start_ns, finish_ns, newly_ready = s.missing, s.start_ns, s.finish_ns, s.newly_ready
@@ -75,7 +76,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     edge_next, edge_buffer, users = s.edge_next, s.edge_buffer, s.users
     latest_transfer, memory, peak = s.latest_transfer, s.memory, s.peak
     memory_bytes, first_overflow = t.memory_bytes, s.first_overflow
-    num_ops, num_devices = duration_ns.shape
+    num_ops, num_devices = t.allowed.shape
     num_tensors = len(tensor_bytes)
     is_fifo = len(op_of_rank) == 0
 
@@ -145,7 +146,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                 else:
                     op = op_of_rank[pop_least(queue, head, queue_tail[device] - head)]
                     queue_tail[device] -= 1
-                finish = now + duration_ns[op, device]
+                finish = now + duration_ns[op, speed_of[device]]
                 start_ns[op] = now
                 finish_ns[op] = finish
                 push_event(event_ns, event_id, 0, num_events, finish, op)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from placer._kernels.jit import helper
-from placer._tables import Floats, Ints
+from placer._tables import Floats
+
+Ints = NDArray[np.integer[Any]]
 
 
 @helper

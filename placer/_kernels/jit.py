@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,3 +23,30 @@ def jit(function: F, **options: Any) -> F:
 def helper(function: F) -> F:
     """A function that only compiled code calls: half of the compile time would be for Python."""
     return jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def subroutine(function: F) -> F:
+    """A helper that is called seldom: it is compiled once, not wherever it is called."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@intrinsic
+def borrow(typing_context: Any, arrays: Any) -> Any:
+    """In compiled code: the same named tuple, its arrays without owners.
+
+    Numba counts references whenever an array gets another name, atomically, in the innermost loops
+    too. What has no owner is not counted; the caller of the compiled function owns the arrays.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        tuple_type = signature.return_type
+        values = cgutils.unpack_tuple(builder, arguments[0], len(tuple_type))
+        for i, (array_type, value) in enumerate(zip(tuple_type, values, strict=True)):
+            if isinstance(array_type, types.Array):
+                array = context.make_array(array_type)(context, builder, value)
+                array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                array.parent = cgutils.get_null_value(array.parent.type)
+                values[i] = array._getvalue()
+        return context.make_tuple(builder, tuple_type, values)
+
+    return arrays(arrays), generate

@@ -56,21 +56,50 @@ def place_flat(flat: FlatGraph, placement: Placement, devices: Sequence[str]) ->
         PlacementError: A placement of another graph, or an op that uses variables of two devices.
     """
     _check_same_graph(flat, placement)
-    op_index, names = placement.graph.op_index, placement.cluster.device_names
+    op_index = placement.graph.op_index
+    asked = [int(placement.devices[op_index[node.name]]) for node in flat.graph_def.node]
+    placed = assign_devices(flat, variables_of(flat), asked, devices)
+    if placement.order == "priority":
+        index_of = {name: index for index, name in enumerate(devices)}
+        by_name = {node.name: node for node in placed.flat.graph_def.node}
+        chosen = [index_of[by_name[name].device] for name in op_index]
+        for before, after in order_edges(placement, chosen):
+            if before not in {split_input(ref)[0] for ref in by_name[after].input}:
+                by_name[after].input.append(f"^{before}")
+    return placed
+
+
+def assign_devices(
+    flat: FlatGraph,
+    variables: Mapping[str, Sequence[str]],
+    placement: Sequence[int],
+    devices: Sequence[str],
+) -> PlacedGraph:
+    """Gives each node its device, but ops that use a variable that of the variable.
+
+    Args:
+        flat: The graph.
+        variables: What :func:`variables_of` says of it.
+        placement: Index of the device of each node, ``[num_ops]``.
+        devices: Name of each TensorFlow device, ``[num_devices]``.
+
+    Raises:
+        PlacementError: An op that uses variables of two devices.
+    """
     types = {node.name: node.op for node in flat.graph_def.node}
-    asked = {name: int(placement.devices[op_index[name]]) for name in types}
+    asked = dict(zip(types, placement, strict=True))
     chosen = dict(asked)
     moved: dict[str, str] = {}
     written: set[str] = set()
-    for name, handles in _handles(flat.graph_def).items():
+    for name, handles in variables.items():
         if types[name] not in READS and name not in handles:
             written |= set(handles)
         homes = {asked[handle]: handle for handle in handles}
         if len(homes) > 1:
             (first, one), (second, other) = list(homes.items())[:2]
             raise PlacementError(
-                f"op {name!r} uses {one!r} on {names[first]!r} and {other!r} on "
-                f"{names[second]!r}; expected these on one device"
+                f"op {name!r} uses {one!r} on {devices[first]} and {other!r} on "
+                f"{devices[second]}; expected these on one device"
             )
         ((home, handle),) = homes.items()
         if home != asked[name]:  # TensorFlow would move it without a word
@@ -78,20 +107,24 @@ def place_flat(flat: FlatGraph, placement: Placement, devices: Sequence[str]) ->
             moved[name] = f"uses {handle!r}, which is on {devices[home]}"
     graph_def = type(flat.graph_def)()
     graph_def.CopyFrom(flat.graph_def)
-    by_name = {node.name: node for node in graph_def.node}
-    for name, node in by_name.items():
-        node.device = devices[chosen[name]]
+    for node in graph_def.node:
+        node.device = devices[chosen[node.name]]
         node.attr.pop("_class", None)  # it would win over the device
-    if placement.order == "priority":
-        for before, after in order_edges(placement, [chosen[name] for name in op_index]):
-            if before not in {split_input(ref)[0] for ref in by_name[after].input}:
-                by_name[after].input.append(f"^{before}")
     return PlacedGraph(
         replace(flat, graph_def=graph_def),
         {name: devices[device] for name, device in asked.items()},
         moved,
         frozenset(written),
     )
+
+
+def variables_of(flat: FlatGraph) -> Mapping[str, Sequence[str]]:
+    """The handles of the variables that each op uses, of those that use any."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(flat.graph_def, name="")
+    return resource_handles(list(flat.graph_def.node), graph)
 
 
 def import_placed(placed: PlacedGraph, outside: Mapping[str, Any], scope: str = "") -> None:
@@ -145,14 +178,6 @@ def _check_same_graph(flat: FlatGraph, placement: Placement) -> None:
         warnings.simplefilter("ignore")
         graph = reading_of(flat, placement.graph.name).graph
     Placement.from_json(placement.to_json(), graph, placement.cluster)
-
-
-def _handles(graph_def: Any) -> Mapping[str, Sequence[str]]:
-    import tensorflow as tf
-
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(graph_def, name="")
-    return resource_handles(list(graph_def.node), graph)
 
 
 def order_edges(placement: Placement, devices: Sequence[int]) -> Iterator[tuple[str, str]]:

@@ -45,9 +45,21 @@ def apply(
         >>> placed_step = placer.tf.apply(train_step, placement, *specs)
         >>> loss = placed_step(images, labels)
     """
+    names = present_devices(placement.cluster, devices)
+    function = trace_function(target, specs, training, signature)
+    placed = place_flat(flatten_function(function), placement, names)
+    check_kernels(placed.flat.graph_def)
+    return PlacedFunction(function, placed, placement)
+
+
+def trace_function(target: Any, specs: Sequence[Any], training: bool, signature: str) -> Any:
+    """Traces what can be called: all that ``placer.tf.read`` takes but a GraphDef.
+
+    Raises:
+        ReadError: As ``placer.tf.read``, a GraphDef, or a variable as an argument.
+    """
     import tensorflow as tf
 
-    names = present_devices(placement.cluster, devices)
     function = trace(target, specs, training, signature)
     if isinstance(function, tf.compat.v1.GraphDef):
         raise ReadError(
@@ -60,9 +72,7 @@ def apply(
             raise ReadError(
                 f"argument {tensor.op.name!r} is a variable; expected the function to capture it"
             )
-    placed = place_flat(flatten_function(function), placement, names)
-    check_kernels(placed.flat.graph_def)
-    return PlacedFunction(function, placed, placement)
+    return function
 
 
 def apply_to_graph_def(

@@ -83,10 +83,11 @@ def read_report(
 ) -> Reading:
     """As :func:`read`, and says which figures are not known."""
     flat = flatten(target, specs, training, signature)
-    return reading_of(flat, name or _name_of(target))
+    return reading_of(flat, name or name_of(target))
 
 
-def _name_of(target: Any) -> str:
+def name_of(target: Any) -> str:
+    """What the graph of a program is called unless somebody says."""
     if isinstance(target, (str, os.PathLike)):
         return Path(target).stem
     found = getattr(target, "__name__", None) or getattr(target, "name", None)

@@ -1,0 +1,222 @@
+"""Moves: what the step time would be if some ops were on another device, exactly and fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from placer._move_tables import new_move_tables
+from placer._tables import Tables, new_recording, new_start_order_scratch
+from placer.cluster import Cluster
+from placer.errors import PlacementError, UsageError
+from placer.graph import OpGraph
+
+_NS = 1e9  # nanoseconds per second
+_STARTS_PER_OP = 3  # an op start in a trial takes about as long as three in a full run
+_PROBE_EVERY = 32  # where full runs are faster, how often to see whether they still are
+_MEMORY = 0.1  # weight of the last trial in what trials take
+
+
+class _Cost:
+    """What trials of a kind of move take, to choose between trials and full runs."""
+
+    def __init__(self, num_ops: int) -> None:
+        self.most_starts = 1 + num_ops // _STARTS_PER_OP  # then a full run would have taken less
+        self._mean_starts = 0.0
+        self._full_runs = 0
+
+    def worth_a_trial(self) -> bool:
+        """Whether trials take less than full runs, or it is time to see."""
+        if self._mean_starts < self.most_starts:
+            return True
+        self._full_runs += 1
+        return self._full_runs % _PROBE_EVERY == 0
+
+    def learn(self, num_starts: int, num_given_up: int, num_trials: int) -> None:
+        """Takes note of trials; one that is given up costs a full run on top."""
+        mean = (num_starts + num_given_up * self.most_starts) / num_trials
+        weight = 1 - (1 - _MEMORY) ** num_trials
+        self._mean_starts += weight * (mean - self._mean_starts)
+
+
+class Moves:
+    """Tries moves from a base placement; made by :meth:`placer.simulator.Simulator.moves`.
+
+    A trial simulates only what the move changes, and gives the step time of a full run to the last
+    bit. Where that would take longer than a full run, it makes one. Not for use by several threads
+    at once.
+    """
+
+    def __init__(
+        self,
+        graph: OpGraph,
+        cluster: Cluster,
+        tables: Tables,
+        devices: NDArray[np.int32],
+        evaluate: Callable[[NDArray[np.int32]], NDArray[np.float64]],
+        *,
+        in_order_of_start: bool,
+    ) -> None:
+        """See :meth:`placer.simulator.Simulator.moves`.
+
+        Args:
+            graph: The graph.
+            cluster: The cluster.
+            tables: What the compiled code knows of them.
+            devices: The base placement, ``[num_ops]``.
+            evaluate: Gives the step times of placements ``[batch, num_ops]`` by full runs.
+            in_order_of_start: Whether ops can be simulated in order of start, first come first
+                served; else every trial is a full run.
+        """
+        self._graph = graph
+        self._cluster = cluster
+        self._tables = tables
+        self._evaluate = evaluate
+        self._in_order_of_start = in_order_of_start
+        self._devices = devices.copy()
+        self._last: tuple[NDArray[np.uint32], int] | None = None
+        self._one_device = np.zeros(1, np.uint32)
+        self._costs = (_Cost(graph.num_ops), _Cost(graph.num_ops))  # of one op, of several
+        if in_order_of_start:
+            self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
+            self._recording = new_recording(
+                graph.num_ops, len(tables.edge_consumer), cluster.num_devices
+            )
+            self._moves = new_move_tables(tables, self._recording, len(cluster.channel_names))
+        self._set_base()
+
+    @property
+    def step_time_seconds(self) -> float:
+        """Step time of the base placement, infinite if it is infeasible."""
+        return self._step_ns / _NS
+
+    @property
+    def devices(self) -> NDArray[np.int32]:
+        """A copy of the base placement, ``[num_ops]``."""
+        return self._devices.copy()
+
+    def try_move(self, ops: int | ArrayLike, device: int) -> float:
+        """The step time in seconds if an op, or each of several, were on a device.
+
+        The base stays as it is. An infeasible placement has infinite step time.
+
+        Raises:
+            PlacementError: No index of an op, or of a device.
+        """
+        moving = self._check_ops(ops)
+        if not 0 <= device < self._cluster.num_devices:
+            self._refuse_devices(device)
+        self._last = (moving, int(device))
+        self._one_device[0] = device
+        return float(self._try([moving], self._one_device)[0])
+
+    def try_moves(
+        self, ops: Sequence[int | ArrayLike] | NDArray[np.integer], devices: ArrayLike
+    ) -> NDArray[np.float64]:
+        """The step times in seconds of several moves, each from the base.
+
+        Args:
+            ops: The op or the ops of each move, ``num_moves`` of them.
+            devices: Where they go, ``[num_moves]``.
+
+        Raises:
+            PlacementError: No index of an op, or of a device; or not as many devices as moves.
+        """
+        moves = [self._check_ops(each) for each in ops]
+        targets = np.asarray(devices)
+        if targets.dtype.kind not in "iu" or targets.shape != (len(moves),):
+            raise PlacementError(
+                f"devices are {targets.dtype} of shape {targets.shape}; expected integers of "
+                f"shape ({len(moves)},), a device index per move"
+            )
+        if len(moves) == 0:
+            return np.zeros(0)
+        if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
+            self._refuse_devices(targets)
+        return self._try(moves, targets.astype(np.uint32))
+
+    def commit(self) -> None:
+        """Makes the placement of the last :meth:`try_move` the base.
+
+        Raises:
+            UsageError: No move was tried since the last commit.
+        """
+        if self._last is None:
+            raise UsageError("nothing to commit: expected a try_move since the last commit")
+        ops, device = self._last
+        self._last = None
+        self._devices[ops] = device
+        self._set_base()
+
+    def _set_base(self) -> None:
+        self._can_try = False
+        if self._in_order_of_start:
+            from placer._kernels import moves, start_order
+
+            step_ns, settled = np.zeros(1), np.zeros(1, bool)
+            start_order.simulate_rows(
+                self._tables, self._scratch, self._devices[None], step_ns, settled, self._recording
+            )
+            if settled[0]:
+                self._can_try = True
+                self._step_ns = float(step_ns[0])
+                moves.set_base(self._moves, self._recording, self._scratch.needed)
+                return
+        self._step_ns = float(self._evaluate(self._devices[None])[0]) * _NS
+
+    def _try(
+        self, moves: list[NDArray[np.uint32]], devices: NDArray[np.uint32]
+    ) -> NDArray[np.float64]:
+        """The step times of moves, by trials or by full runs."""
+        cost = self._costs[len(moves[0]) > 1]
+        results = np.full(len(moves), -1.0)
+        if self._can_try and cost.worth_a_trial():
+            from placer._kernels.moves import try_moves
+
+            if len(moves) == 1:
+                ops = moves[0]
+                offsets = np.array((0, len(ops)), np.uint32)
+            else:
+                ops = np.concatenate(moves)
+                offsets = np.zeros(len(moves) + 1, np.uint32)
+                np.cumsum([len(each) for each in moves], out=offsets[1:])
+            starts = try_moves(
+                self._moves, ops, offsets, devices, self._step_ns, cost.most_starts, results
+            )
+            results /= _NS
+            unknown = np.flatnonzero(results < 0)
+            cost.learn(starts, len(unknown), len(moves))
+        else:
+            unknown = np.arange(len(moves))
+        for i in unknown:
+            placement = self._devices.copy()
+            placement[moves[i]] = devices[i]
+            results[i] = self._evaluate(placement[None])[0]
+        return results
+
+    def _check_ops(self, ops: int | ArrayLike) -> NDArray[np.uint32]:
+        """Op indices, each once."""
+        if isinstance(ops, (int, np.integer)):
+            if 0 <= ops < self._graph.num_ops:
+                return np.array((ops,), np.uint32)
+        else:
+            array = np.unique(np.asarray(ops))
+            if (
+                array.dtype.kind in "iu"
+                and array.size
+                and array[0] >= 0
+                and array[-1] < self._graph.num_ops
+            ):
+                return array.astype(np.uint32)
+        raise PlacementError(
+            f"ops are {ops!r}; expected one or more op indices from 0 to {self._graph.num_ops - 1}"
+        )
+
+    def _refuse_devices(self, devices: object) -> NoReturn:
+        raise PlacementError(
+            f"device is {devices}; expected device indices from 0 to "
+            f"{self._cluster.num_devices - 1}"
+        )
