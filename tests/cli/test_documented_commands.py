@@ -43,6 +43,7 @@ def test_documented_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "inspect",
         "train",
         "simulate",
+        "export",
         "compare",
         "plot",
     }
