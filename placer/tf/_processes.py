@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import msgspec
@@ -64,27 +66,29 @@ class Process:
         """Whether it runs."""
         return self._popen.poll() is None
 
-    def ask(self, message: msgspec.Struct, seconds: float) -> _wire.Reply:
-        """Sends a message and waits for the reply.
+    def ask(
+        self,
+        message: msgspec.Struct | None,
+        seconds: float,
+        others: Mapping[str, Process] = MappingProxyType({}),
+    ) -> _wire.Reply:
+        """Sends a message, if any, and waits for one.
+
+        Args:
+            message: What to send.
+            seconds: How long that may take in all.
+            others: Processes that it needs for its reply, by what to call them.
 
         Raises:
-            LostError: None came in that time, or the process has ended.
+            LostError: None came in that time, or one of the processes has ended.
         """
-        return self._exchange(_wire.frame(message), seconds)
-
-    def receive(self, seconds: float) -> _wire.Reply:
-        """Waits for a message.
-
-        Raises:
-            LostError: None came in that time, or the process has ended.
-        """
-        return self._exchange(b"", seconds)
-
-    def _exchange(self, unsent: bytes, seconds: float) -> _wire.Reply:
+        unsent = _wire.frame(message) if message else b""
         stdin, stdout = _pipe(self._popen.stdin).fileno(), _pipe(self._popen.stdout).fileno()
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
+            for name, process in others.items():  # they say no more, so it is their end
+                selector.register(_pipe(process._popen.stdout), selectors.EVENT_READ, name)
             if unsent:
                 selector.register(stdin, selectors.EVENT_WRITE)
             while (found := _wire.split_frame(self._received)) is None:
@@ -92,6 +96,8 @@ class Process:
                 if not events:
                     raise LostError(f"no result within {seconds:g} s")
                 for key, _ in events:
+                    if key.data is not None:
+                        raise LostError(f"{key.data}: {others[key.data].last_words()}")
                     if key.fd == stdin:
                         unsent = self._send(unsent)
                         if not unsent:

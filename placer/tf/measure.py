@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -267,7 +267,7 @@ class _Team:
             log = self.path / "measuring.log"
             self.measuring = Process(_MEASURING, os.fspath(self.path), log=log)
             step = msgspec.structs.replace(self.step, workers=self._addresses())
-            ready = _started(self.measuring, "the process that measures", step)
+            ready = _started(self.measuring, "the process that measures", step, self._workers())
             for name in step.devices:
                 if name not in ready.devices:
                     raise UsageError(
@@ -289,7 +289,7 @@ class _Team:
             self.start()
         assert self.measuring is not None  # noqa: S101
         try:
-            reply = self.measuring.ask(request, seconds_limit)
+            reply = self.measuring.ask(request, seconds_limit, self._workers())
         except LostError as error:
             self.stop()
             return Measurement(reason=str(error))
@@ -299,12 +299,9 @@ class _Team:
         if isinstance(reply, _wire.Times):
             return Measurement(reply.step_seconds, reply.warmup_seconds)
         assert isinstance(reply, _wire.Failure)  # noqa: S101
-        reason = reply.reason
         if reply.ran:
-            ended = [(i, w.last_words()) for i, w in enumerate(self.serving) if not w.alive]
-            reason = "; ".join([reason, *(f"worker {i}: {words}" for i, words in ended)])
             self.stop()
-        return Measurement(reason=reason)
+        return Measurement(reason=reply.reason)
 
     def stop(self) -> None:
         """Ends all processes."""
@@ -320,6 +317,9 @@ class _Team:
             self.stop()
             self.folder.cleanup()
 
+    def _workers(self) -> dict[str, Process]:
+        return {f"worker {index}": worker for index, worker in enumerate(self.serving)}
+
     def _addresses(self) -> tuple[str, ...]:
         """Where the workers are, once they are."""
         if not isinstance(self.workers, int):
@@ -331,13 +331,15 @@ class _Team:
             log = self.path / f"worker-{index}.log"
             core = str(cores[index % len(cores)])
             self.serving.append(Process(_SERVING, "--core", core, log=log))
-        return tuple(_started(p, f"worker {i}").address for i, p in enumerate(self.serving))
+        return tuple(_started(w, name, None, {}).address for name, w in self._workers().items())
 
 
-def _started(process: Process, what: str, step: _wire.Step | None = None) -> _wire.Ready:
+def _started(
+    process: Process, what: str, step: _wire.Step | None, others: Mapping[str, Process]
+) -> _wire.Ready:
     """Waits for a process, which may need to be told a step before it is ready."""
     try:
-        reply = process.ask(step, START_SECONDS) if step else process.receive(START_SECONDS)
+        reply = process.ask(step, START_SECONDS, others)
     except LostError as error:
         raise PlacerError(f"{what} did not start: {error}") from None
     if not isinstance(reply, _wire.Ready):

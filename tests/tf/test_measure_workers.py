@@ -1,0 +1,128 @@
+"""Step times are measured on workers: processes on this machine, and servers that are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from placer.cluster import Cluster, Device, Link
+from placer.errors import PlacerError, UsageError
+from placer.tf import measure
+from placer.tf._processes import Process
+from placer.tf._serving import start_server
+from placer.tf.measure import MeasuredEvaluator
+from tests.tf.faults import children
+
+NAMES = ("worker:0", "worker:1")
+TWO = Cluster("two-workers", tuple(Device(n, "cpu") for n in NAMES), (Link(NAMES, 1e9),))
+SQUARE = tf.TensorSpec((8, 8))
+
+
+def product(x):
+    return tf.matmul(x, tf.matmul(x, x))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    """After any test."""
+    assert not children(os.getpid())
+    yield
+    assert not children(os.getpid())
+
+
+def test_workers_that_fail_are_replaced(monkeypatch) -> None:
+    """One that crashes, and one that hangs; other placements on both have their step times."""
+    monkeypatch.setenv("FAULTS", json.dumps({"1,0": "worker crashes", "1,1": "worker hangs"}))
+    monkeypatch.setattr(measure, "_MEASURING", "tests.tf.faults")
+    options = {"workers": 2, "warmup": 1, "steps": 3, "seconds_limit": 3}
+    with MeasuredEvaluator(product, TWO, SQUARE, **options) as evaluator:
+        before = children(os.getpid())
+        assert len(before) == 3
+        placements = np.zeros((4, evaluator.graph.num_ops), np.int32)
+        placements[1, 0] = 1
+        placements[2, 1:] = 1
+        placements[3, :2] = 1
+        found = evaluator.evaluate(placements[:3])
+        assert found.feasible.tolist() == [True, False, True]
+        assert found.reasons[1].startswith("worker 1: the process was killed")
+        assert len(children(os.getpid())) == 3
+        assert not set(children(os.getpid())) & set(before)
+        assert evaluator.evaluate(placements[3:]).reasons == ["no result within 3 s"]
+        assert not children(os.getpid())
+
+
+def test_workers_that_are_there_already(tmp_path) -> None:
+    """They stay, and nothing of a placement does on them; a device that they lack is an error."""
+    counter = tf.Variable(7.0)
+
+    def step():
+        count = counter.assign_add(1.0)
+        tf.debugging.Assert(count < 12, [count])
+        return tf.square(count)
+
+    servers = [
+        Process("placer.tf._serving", "--core", "0", log=tmp_path / f"{i}.log") for i in range(2)
+    ]
+    try:
+        workers = [server.ask(None, 60).address for server in servers]
+        with MeasuredEvaluator(step, TWO, workers=workers, warmup=1, steps=3) as evaluator:
+            placements = np.zeros((2, evaluator.graph.num_ops), np.int32)
+            placements[1, evaluator.graph.op_index["Square"]] = 1
+            assert evaluator.evaluate(placements).reasons == [None, None]
+        assert all(server.alive for server in servers)
+        devices = ["/job:worker/task:0/device:CPU:0", "/job:worker/task:2/device:CPU:0"]
+        with pytest.raises(UsageError, match=r"no device '/job:worker/.*task:2/.*it has: .*task:1"):
+            MeasuredEvaluator(product, TWO, SQUARE, workers=workers, devices=devices)
+    finally:
+        for server in servers:
+            server.kill()
+    with pytest.raises(PlacerError, match=f"worker '{workers[0]}' cannot be reached"):
+        MeasuredEvaluator(product, TWO, SQUARE, workers=workers)
+
+
+def test_a_worker_that_cannot_start(monkeypatch) -> None:
+    monkeypatch.setattr(measure, "_SERVING", "tests.tf.there_is_no_such_module")
+    with pytest.raises(PlacerError, match="worker 0 did not start: .* exit status 1: .*No module"):
+        MeasuredEvaluator(product, TWO, SQUARE, workers=2)
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PlacerError, match=f"cannot listen on port {port}: it may be in use"):
+            start_server(port)
+    with pytest.raises(UsageError, match="port is 65536"):
+        start_server(65536)
+
+
+def test_a_server_is_reached_over_the_loopback_interface_only() -> None:
+    """TensorFlow listens on all addresses; the kernel keeps what comes from elsewhere out."""
+    script = """
+import socket
+from placer.tf._serving import _listeners, address_of, start_server
+server = start_server()
+for listener in _listeners():
+    device = listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+    print(device.decode().strip(chr(0)), listener.getsockname()[1], address_of(server))
+address, _, port = address_of(server).rpartition(":")
+socket.create_connection((address, int(port)), 5).close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # it listens once
+    interface, port, address = line.split()
+    assert (interface, address) == ("lo", f"127.0.0.1:{port}")
