@@ -1,9 +1,8 @@
-"""Flat arrays for trying moves from a base schedule; see ``placer._kernels.moves``.
+"""Records for trying moves from a base schedule; see ``placer._kernels.moves``.
 
-There are few arrays with many columns, as passing an array from Python takes a good part of what a
-move takes, and what is known of an op then lies together in memory. Columns are plain integers, as
-enumerations take seconds to compile. A stamp says in which trial, or since which cut, an entry was
-last written.
+What is known of an op lies together in memory, and few arrays are passed from Python, as that takes
+a good part of what a move takes. A stamp says in which trial, or since which cut, an entry was last
+written. Indices are unsigned: compiled code then need not look whether one is negative.
 """
 
 from __future__ import annotations
@@ -13,133 +12,136 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._tables import Bools, Floats, Ints, Recording, Tables, max_slots
-
-# columns of MoveTables.op_ints
-EDGES = 0  # first edge from the op; that of the next op is the end
-INPUTS = 1  # first edge into the op, by consumer
-OUTPUTS = 2  # first tensor
-COLOCATED_WITH = 3  # first op of its colocation group, or itself
-GROUP_SIZE = 4  # of the colocation group that begins with this op
-GROUP_COUNT = 5  # how many of it move; zero between trials
-DEVICE = 6  # in the base
-POSITION = 7  # in the sequence
-MOVED = 8  # stamp of the trial
-DISTURBED = 9  # stamp of the trial
-STARTED = 10  # stamp of the cut; of a moved op: whether it has started
-SEEN = 11  # stamp of the cut: what follows is valid
-MISSING = 12  # inputs of which it is not known when they are there
-_NUM_OP_INTS = 13
-
-# columns of MoveTables.op_floats; all but the last two and the bytes are of the base
-START = 0
-FINISH = 1
-READY = 2
-LAST_PRODUCER = 3  # latest start of a producer
-REACH = 4  # latest finish or arrival that this op or one before it on its device causes
-BYTES = 5  # what the op takes at most on a device that it comes to
-ARRIVED = 6  # latest input so far, now
-ARRIVED_BASE = 7  # the same inputs in the base
-_NUM_OP_FLOATS = 8
-
-# columns of MoveTables.device_ints
-HEAD = 0  # of its segment of the sequence
-END = 1
-CUT = 2  # first position not started at the cut
-EXPECTED = 3  # first position not started now
-WAITING = 4  # first position of an op that was ready at the cut and has not started
-CANDIDATE = 5  # op that starts next
-SOURCE = 6  # where it waits
-HEAP_HEAD = 7
-HEAP_SIZE = 8
-LINE_HEAD = 9
-LINE_END = 10
-_NUM_DEVICE_INTS = 11
-
-# columns of MoveTables.device_floats
-FREE = 0
-CANDIDATE_READY = 1  # of the candidate
-NEXT_START = 2  # of the candidate
-NEEDED_BYTES = 3  # in the base, as if nothing were freed
-CERTAIN_BYTES = 4
-_NUM_DEVICE_FLOATS = 5
-
+from placer._tables import Bools, Floats, Tables, max_slots
 
 Indices = NDArray[np.uint32]
-"""Compiled code need not look whether one is negative, which saves a fifth of the time."""
+Records = NDArray[np.void]
+
+_OP = np.dtype(
+    [
+        ("first_edge", "u4"),  # by producer; that of the next op is the end
+        ("first_input", "u4"),  # by consumer
+        ("first_tensor", "u4"),
+        ("colocated_with", "u4"),  # first op of its colocation group, or itself
+        ("group_size", "u4"),  # of the colocation group that begins with this op
+        ("group_count", "u4"),  # how many of it move; zero between trials
+        ("device", "u4"),  # in the base, as are the next six
+        ("position", "u4"),  # in the sequence
+        ("start_ns", "f8"),
+        ("finish_ns", "f8"),
+        ("ready_ns", "f8"),
+        ("last_producer_ns", "f8"),  # latest start of a producer
+        ("reach_ns", "f8"),  # latest effect of this op and of those before it on its device
+        ("most_bytes", "f8"),  # what it takes at most on a device that it comes to
+        ("moved", "u4"),  # stamp of the trial
+        ("disturbed", "u4"),  # stamp of the trial
+        ("started", "u4"),  # stamp of the cut; of a moved op: not 0 if it has started
+        ("seen", "u4"),  # stamp of the cut: what follows is valid
+        ("missing", "u4"),  # inputs of which it is not known when they are there
+        ("arrived_ns", "f8"),  # latest of the other inputs
+        ("base_arrived_ns", "f8"),  # the same in the base
+    ],
+    align=True,
+)
+_EDGE = np.dtype([("consumer", "u4"), ("slot", "u4"), ("arrival_ns", "f8")])
+_INPUT = np.dtype([("edge", "u4"), ("producer", "u4"), ("start_ns", "f8"), ("arrival_ns", "f8")])
+_LINK = np.dtype([("latency_seconds", "f8"), ("bandwidth", "f8"), ("channel", "i8")])
+_DEVICE = np.dtype(
+    [
+        ("head", "i4"),  # of its segment of the sequence
+        ("end", "i4"),
+        ("cut", "i4"),  # first position that has not started at the cut
+        ("expected", "i4"),  # first position that has not started now
+        ("waiting", "i4"),  # first position that was ready at the cut and has not started
+        ("candidate", "u4"),  # op that starts next
+        ("source", "i4"),  # where it waits
+        ("heap_head", "i4"),
+        ("heap_size", "i4"),
+        ("line_head", "i4"),
+        ("line_end", "i4"),
+        ("speed", "u4"),  # column of the durations
+        ("ready_ns", "f8"),  # of the candidate
+        ("next_start_ns", "f8"),  # of the candidate
+        ("free_ns", "f8"),
+        ("needed_bytes", "f8"),  # in the base, as if nothing were freed
+        ("certain_bytes", "f8"),
+    ],
+    align=True,
+)
+_CHANNEL = np.dtype(
+    [
+        ("stamp", "u4"),  # of the cut
+        ("used", "u4"),  # not of this channel: the list of those in use
+        ("free_ns", "f8"),
+        ("base_free_ns", "f8"),
+    ]
+)
+_SENT = np.dtype([("by", "i8"), ("arrival_ns", "f8")])
 
 
 class MoveTables(NamedTuple):
     """A base schedule and the working memory for trying moves from it."""
 
-    op_ints: Indices  # [num_ops + 1, 13]
-    op_floats: Floats  # [num_ops, 8]
+    ops: Records  # [num_ops + 1]
     sequence: Indices  # [num_ops] ops by start, a segment per device
-    edge_ints: Indices  # [num_edges, 2] consumer, slot; by producer
-    arrival_ns: Floats  # [num_edges]
-    input_ints: Indices  # [num_edges, 2] edge, producer; by consumer
-    input_floats: Floats  # [num_edges, 2] start of the producer, arrival; by consumer
+    edges: Records  # [num_edges] by producer; arrivals of the base
+    inputs: Records  # [num_edges] by consumer; starts and arrivals of the base
     tensor_bytes: Floats  # [num_tensors]
     duration_ns: Floats  # [num_ops, num_speeds]
-    speed_of: Ints  # [num_devices]
     allowed: Bools  # [num_ops, num_devices]
-    links: Floats  # [num_devices, num_devices, 2] latency in seconds, bandwidth
-    channel_ids: Ints  # [num_devices, num_devices]
-    device_ints: Ints  # [num_devices, 11]
-    device_floats: Floats  # [num_devices, 5]
-    channel_ints: Indices  # [num_channels, 2] stamp of the cut; list of the channels in use
-    channel_floats: Floats  # [num_channels, 2] when it gets free, now and in the base
-    sent_by: NDArray[np.int64]  # [max_slots * num_devices] the op start that last sent
-    sent_ns: Floats  # [max_slots * num_devices] when that arrives
-    heap_op: Indices  # [3, 2 * num_ops] heaps: of each device's arrivals; for comparing; of cuts
+    links: Records  # [num_devices, num_devices]
+    devices: Records  # [num_devices]
+    channels: Records  # [num_channels]
+    sent: Records  # [max_slots * num_devices] from each slot to each device: op start, arrival
+    heap_op: Indices  # [3, 2 * num_ops]
     heap_ns: Floats  # [3, 2 * num_ops]
     line: Indices  # [2 * num_ops] what got ready at home, by time, a segment per device
     seen: Indices  # [num_ops] ops with an input since the cut
     counters: NDArray[np.int64]  # [3] trials, cuts, op starts so far
 
 
-def new_move_tables(tables: Tables, recording: Recording, num_channels: int) -> MoveTables:
-    """Room for a base, its schedule being recorded there, and for trying moves from it."""
+def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
+    """Room for a base, and for trying moves from it."""
     num_ops, num_devices = tables.allowed.shape
     num_edges = len(tables.edge_consumer)
-    producers = np.repeat(np.arange(num_ops, dtype=np.int32), np.diff(tables.edge_offsets))
-    by_consumer = np.argsort(tables.edge_consumer, kind="stable")
-    op_ints = np.zeros((num_ops + 1, _NUM_OP_INTS), np.uint32)
-    op_ints[:, EDGES] = tables.edge_offsets
-    op_ints[1:, INPUTS] = tables.num_inputs.cumsum()
-    op_ints[:, OUTPUTS] = tables.output_offsets
-    op_ints[:-1, COLOCATED_WITH] = tables.colocated_with
-    op_ints[:-1, GROUP_SIZE] = np.bincount(tables.colocated_with, minlength=num_ops)
+    producers = np.repeat(np.arange(num_ops), np.diff(tables.edge_offsets))
     data_edges = tables.input_edges
     tensors = tables.output_offsets[producers[data_edges]] + tables.edge_slot[data_edges]
     input_bytes = np.bincount(
         tables.edge_consumer[data_edges], tables.tensor_bytes[tensors], num_ops
     )
-    op_floats = np.zeros((num_ops, _NUM_OP_FLOATS))
-    op_floats[:, BYTES] = tables.lasting_bytes + input_bytes
-    device_floats = np.zeros((num_devices, _NUM_DEVICE_FLOATS))
-    device_floats[:, CERTAIN_BYTES] = tables.certain_bytes
-    num_sent = max_slots(tables) * num_devices
+    ops = np.zeros(num_ops + 1, _OP)
+    ops["first_edge"] = tables.edge_offsets
+    ops["first_input"][1:] = tables.num_inputs.cumsum()
+    ops["first_tensor"] = tables.output_offsets
+    ops["colocated_with"][:-1] = tables.colocated_with
+    ops["group_size"][:-1] = np.bincount(tables.colocated_with, minlength=num_ops)
+    ops["most_bytes"][:-1] = tables.lasting_bytes + input_bytes
+    edges = np.zeros(num_edges, _EDGE)
+    edges["consumer"] = tables.edge_consumer
+    edges["slot"] = tables.edge_slot
+    inputs = np.zeros(num_edges, _INPUT)
+    inputs["edge"] = np.argsort(tables.edge_consumer, kind="stable")
+    inputs["producer"] = producers[inputs["edge"]]
+    links = np.zeros((num_devices, num_devices), _LINK)
+    links["latency_seconds"] = tables.latency_seconds
+    links["bandwidth"] = tables.bandwidth
+    links["channel"] = tables.channel_ids
+    devices = np.zeros(num_devices, _DEVICE)
+    devices["speed"] = tables.speed_of
+    devices["certain_bytes"] = tables.certain_bytes
     return MoveTables(
-        op_ints=op_ints,
-        op_floats=op_floats,
-        sequence=recording.sequence.view(np.uint32),
-        edge_ints=np.column_stack([tables.edge_consumer, tables.edge_slot]).astype(np.uint32),
-        arrival_ns=recording.arrival_ns,
-        input_ints=np.column_stack([by_consumer, producers[by_consumer]]).astype(np.uint32),
-        input_floats=np.zeros((num_edges, 2)),
+        ops=ops,
+        sequence=np.zeros(num_ops, np.uint32),
+        edges=edges,
+        inputs=inputs,
         tensor_bytes=tables.tensor_bytes,
         duration_ns=tables.duration_ns,
-        speed_of=tables.speed_of,
         allowed=tables.allowed,
-        links=np.stack([tables.latency_seconds, tables.bandwidth], axis=2),
-        channel_ids=tables.channel_ids,
-        device_ints=np.zeros((num_devices, _NUM_DEVICE_INTS), np.int32),
-        device_floats=device_floats,
-        channel_ints=np.zeros((num_channels, 2), np.uint32),
-        channel_floats=np.zeros((num_channels, 2)),
-        sent_by=np.zeros(num_sent, np.int64),
-        sent_ns=np.zeros(num_sent),
+        links=links,
+        devices=devices,
+        channels=np.zeros(num_channels, _CHANNEL),
+        sent=np.zeros(max_slots(tables) * num_devices, _SENT),
         heap_op=np.zeros((3, 2 * num_ops), np.uint32),
         heap_ns=np.zeros((3, 2 * num_ops)),
         line=np.zeros(2 * num_ops, np.uint32),

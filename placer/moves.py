@@ -30,7 +30,7 @@ class _Cost:
 
     def worth_a_trial(self) -> bool:
         """Whether trials take less than full runs, or it is time to see."""
-        if self._mean_starts < self.most_starts:
+        if self._mean_starts <= self.most_starts:
             return True
         self._full_runs += 1
         return self._full_runs % _PROBE_EVERY == 0
@@ -38,7 +38,7 @@ class _Cost:
     def learn(self, num_starts: int, num_given_up: int, num_trials: int) -> None:
         """Takes note of trials; one that is given up costs a full run on top."""
         mean = (num_starts + num_given_up * self.most_starts) / num_trials
-        weight = 1 - (1 - _MEMORY) ** num_trials
+        weight = _MEMORY if num_trials == 1 else 1 - (1 - _MEMORY) ** num_trials
         self._mean_starts += weight * (mean - self._mean_starts)
 
 
@@ -78,14 +78,19 @@ class Moves:
         self._in_order_of_start = in_order_of_start
         self._devices = devices.copy()
         self._last: tuple[NDArray[np.uint32], int] | None = None
-        self._one_device = np.zeros(1, np.uint32)
         self._costs = (_Cost(graph.num_ops), _Cost(graph.num_ops))  # of one op, of several
         if in_order_of_start:
+            from placer._kernels.moves import try_moves
+
+            self._try_moves = try_moves
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
             )
-            self._moves = new_move_tables(tables, self._recording, len(cluster.channel_names))
+            self._tables_of_moves = new_move_tables(tables, len(cluster.channel_names))
+            # what a single trial is passed
+            self._one_device, self._one_end = np.zeros(1, np.uint32), np.zeros(2, np.uint32)
+            self._one_result = np.zeros(1)
         self._set_base()
 
     @property
@@ -109,9 +114,25 @@ class Moves:
         moving = self._check_ops(ops)
         if not 0 <= device < self._cluster.num_devices:
             self._refuse_devices(device)
-        self._last = (moving, int(device))
-        self._one_device[0] = device
-        return float(self._try([moving], self._one_device)[0])
+        self._last = (moving, device)
+        cost = self._costs[len(moving) > 1]
+        if self._can_try and cost.worth_a_trial():
+            self._one_end[1] = len(moving)
+            self._one_device[0] = device
+            starts = self._try_moves(
+                self._tables_of_moves,
+                moving,
+                self._one_end,
+                self._one_device,
+                self._step_ns,
+                cost.most_starts,
+                self._one_result,
+            )
+            step_ns = float(self._one_result[0])
+            cost.learn(starts, step_ns < 0, 1)
+            if step_ns >= 0:
+                return step_ns / _NS
+        return self._run(moving, device)
 
     def try_moves(
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer], devices: ArrayLike
@@ -136,7 +157,25 @@ class Moves:
             return np.zeros(0)
         if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
             self._refuse_devices(targets)
-        return self._try(moves, targets.astype(np.uint32))
+        cost = self._costs[len(moves[0]) > 1]
+        step_ns = np.full(len(moves), -1.0)
+        if self._can_try and cost.worth_a_trial():
+            ends = np.zeros(len(moves) + 1, np.uint32)
+            np.cumsum([len(each) for each in moves], out=ends[1:])
+            starts = self._try_moves(
+                self._tables_of_moves,
+                np.concatenate(moves),
+                ends,
+                targets.astype(np.uint32),
+                self._step_ns,
+                cost.most_starts,
+                step_ns,
+            )
+            cost.learn(starts, int((step_ns < 0).sum()), len(moves))
+        seconds = step_ns / _NS
+        for i in np.flatnonzero(step_ns < 0):
+            seconds[i] = self._run(moves[i], int(targets[i]))
+        return seconds
 
     def commit(self) -> None:
         """Makes the placement of the last :meth:`try_move` the base.
@@ -163,39 +202,15 @@ class Moves:
             if settled[0]:
                 self._can_try = True
                 self._step_ns = float(step_ns[0])
-                moves.set_base(self._moves, self._recording, self._scratch.needed)
+                moves.set_base(self._tables_of_moves, self._recording, self._scratch.needed)
                 return
         self._step_ns = float(self._evaluate(self._devices[None])[0]) * _NS
 
-    def _try(
-        self, moves: list[NDArray[np.uint32]], devices: NDArray[np.uint32]
-    ) -> NDArray[np.float64]:
-        """The step times of moves, by trials or by full runs."""
-        cost = self._costs[len(moves[0]) > 1]
-        results = np.full(len(moves), -1.0)
-        if self._can_try and cost.worth_a_trial():
-            from placer._kernels.moves import try_moves
-
-            if len(moves) == 1:
-                ops = moves[0]
-                offsets = np.array((0, len(ops)), np.uint32)
-            else:
-                ops = np.concatenate(moves)
-                offsets = np.zeros(len(moves) + 1, np.uint32)
-                np.cumsum([len(each) for each in moves], out=offsets[1:])
-            starts = try_moves(
-                self._moves, ops, offsets, devices, self._step_ns, cost.most_starts, results
-            )
-            results /= _NS
-            unknown = np.flatnonzero(results < 0)
-            cost.learn(starts, len(unknown), len(moves))
-        else:
-            unknown = np.arange(len(moves))
-        for i in unknown:
-            placement = self._devices.copy()
-            placement[moves[i]] = devices[i]
-            results[i] = self._evaluate(placement[None])[0]
-        return results
+    def _run(self, ops: NDArray[np.uint32], device: int) -> float:
+        """The step time in seconds by a full run."""
+        placement = self._devices.copy()
+        placement[ops] = device
+        return float(self._evaluate(placement[None])[0])
 
     def _check_ops(self, ops: int | ArrayLike) -> NDArray[np.uint32]:
         """Op indices, each once."""

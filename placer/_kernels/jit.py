@@ -14,10 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def jit(function: F, **options: Any) -> F:
     """numba.njit that caches where it can and works where it cannot."""
+    # nothing is divided by zero, and looking would take time
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(nogil=True, cache=True, **options)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # numba found no directory that it may write its cache to
-        return numba.njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
 def helper(function: F) -> F:

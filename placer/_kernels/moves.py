@@ -20,58 +20,12 @@ import numpy as np
 
 from placer._kernels.heaps import pop_event, push_event
 from placer._kernels.jit import borrow, helper, jit, subroutine
-from placer._move_tables import (
-    ARRIVED,
-    ARRIVED_BASE,
-    BYTES,
-    CANDIDATE,
-    CANDIDATE_READY,
-    CERTAIN_BYTES,
-    COLOCATED_WITH,
-    CUT,
-    DEVICE,
-    DISTURBED,
-    EDGES,
-    END,
-    EXPECTED,
-    FINISH,
-    FREE,
-    GROUP_COUNT,
-    GROUP_SIZE,
-    HEAD,
-    HEAP_HEAD,
-    HEAP_SIZE,
-    INPUTS,
-    LAST_PRODUCER,
-    LINE_END,
-    LINE_HEAD,
-    MISSING,
-    MOVED,
-    NEEDED_BYTES,
-    NEXT_START,
-    OUTPUTS,
-    POSITION,
-    REACH,
-    READY,
-    SEEN,
-    SOURCE,
-    START,
-    STARTED,
-    WAITING,
-    Indices,
-    MoveTables,
-)
+from placer._move_tables import Indices, MoveTables
 from placer._tables import Floats, Recording
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
 
-_CONSUMER, _SLOT = range(2)  # columns of MoveTables.edge_ints
-_EDGE, _PRODUCER = range(2)  # columns of MoveTables.input_ints
-_PRODUCER_START, _ARRIVAL = range(2)  # columns of MoveTables.input_floats
-_LATENCY, _BANDWIDTH = range(2)  # columns of MoveTables.links
-_STAMP, _LIST = range(2)  # columns of MoveTables.channel_ints
-_NOW, _BASE = range(2)  # columns of MoveTables.channel_floats
 _QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
 _TRIALS, _CUTS, _STARTS = range(3)  # counters
 _FROM_BASE, _FROM_LINE, _FROM_QUEUE = range(3)  # where a candidate waits
@@ -83,14 +37,14 @@ def _position_at(m: MoveTables, low: int, end: int, ns: float) -> int:
     """First position from `low` to `end` of the sequence whose op starts at `ns` or later."""
     while low < end:
         middle = (low + end) >> 1
-        if m.op_floats[m.sequence[middle], START] < ns:
+        if m.ops[m.sequence[middle]].start_ns < ns:
             low = middle + 1
         else:
             end = middle
     return low
 
 
-@subroutine
+@helper
 def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
     """Sets all devices to a cut.
 
@@ -98,76 +52,76 @@ def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
         When the last effect of what has started happens.
     """
     reach_ns = 0.0
-    for device in range(len(m.device_ints)):
-        head, end = m.device_ints[device, HEAD], m.device_ints[device, END]
+    for device in range(len(m.devices)):
+        head, end = m.devices[device].head, m.devices[device].end
         position = _position_at(m, head, end, cut_ns)
-        m.device_ints[device, CUT] = position
-        m.device_ints[device, WAITING] = position
-        m.device_ints[device, HEAP_SIZE] = 0
-        m.device_ints[device, LINE_HEAD] = m.device_ints[device, HEAP_HEAD]
-        m.device_ints[device, LINE_END] = m.device_ints[device, HEAP_HEAD]
-        m.device_floats[device, FREE] = 0.0
+        m.devices[device].cut = position
+        m.devices[device].waiting = position
+        m.devices[device].heap_size = 0
+        m.devices[device].line_head = m.devices[device].heap_head
+        m.devices[device].line_end = m.devices[device].heap_head
+        m.devices[device].free_ns = 0.0
         if position > head:
             last = m.sequence[position - 1]
-            m.device_floats[device, FREE] = m.op_floats[last, FINISH]
-            reach_ns = max(reach_ns, m.op_floats[last, REACH])
-        while position < end and m.op_ints[m.sequence[position], MOVED] == trial:
+            m.devices[device].free_ns = m.ops[last].finish_ns
+            reach_ns = max(reach_ns, m.ops[last].reach_ns)
+        while position < end and m.ops[m.sequence[position]].moved == trial:
             position += 1
-        m.device_ints[device, EXPECTED] = position
+        m.devices[device].expected = position
     return reach_ns
 
 
 @helper
 def _find_candidate(m: MoveTables, device: int, cut_ns: float, reach_ns: float, trial: int) -> None:
     """Sets which op a device starts next, and when."""
-    ints, floats = m.device_ints[device], m.device_floats[device]
+    here = m.devices[device]
     # one that was ready at the cut; the sequence is by readiness
-    waiting, end = ints[WAITING], ints[END]
+    waiting, end = here.waiting, here.end
     candidate, candidate_ns, source = np.uint32(0), np.inf, _FROM_BASE
     while waiting < end:
         op = m.sequence[waiting]
-        ready_ns = m.op_floats[op, READY]
+        ready_ns = m.ops[op].ready_ns
         if ready_ns > reach_ns:
             waiting = end
-        elif m.op_floats[op, LAST_PRODUCER] < cut_ns and m.op_ints[op, MOVED] != trial:
+        elif m.ops[op].last_producer_ns < cut_ns and m.ops[op].moved != trial:
             candidate, candidate_ns = op, ready_ns
             break
         else:
             waiting += 1
-    ints[WAITING] = waiting
+    here.waiting = waiting
     # one that got ready since
-    if ints[LINE_HEAD] < ints[LINE_END]:
-        op = m.line[ints[LINE_HEAD]]
-        ready_ns = m.op_floats[op, ARRIVED]
+    if here.line_head < here.line_end:
+        op = m.line[here.line_head]
+        ready_ns = m.ops[op].arrived_ns
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_LINE
-    if ints[HEAP_SIZE] > 0:
-        op = m.heap_op[_QUEUE, ints[HEAP_HEAD]]
-        ready_ns = m.heap_ns[_QUEUE, ints[HEAP_HEAD]]
+    if here.heap_size > 0:
+        op = m.heap_op[_QUEUE, here.heap_head]
+        ready_ns = m.heap_ns[_QUEUE, here.heap_head]
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_QUEUE
-    ints[CANDIDATE] = candidate
-    ints[SOURCE] = source
-    floats[CANDIDATE_READY] = candidate_ns
-    floats[NEXT_START] = max(floats[FREE], candidate_ns)
+    here.candidate = candidate
+    here.source = source
+    here.ready_ns = candidate_ns
+    here.next_start_ns = max(here.free_ns, candidate_ns)
 
 
 @helper
 def _enqueue(m: MoveTables, device: int, op: int, ns: float) -> None:
     """Queues an op that gets ready at `ns`."""
-    ints, floats = m.device_ints[device], m.device_floats[device]
-    size = ints[HEAP_SIZE]
-    ints[HEAP_SIZE] = size + 1
-    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], ints[HEAP_HEAD], size, ns, op)
-    first_ns = floats[CANDIDATE_READY]
-    if ns < first_ns or (ns == first_ns and op < ints[CANDIDATE]):
-        ints[CANDIDATE] = op
-        ints[SOURCE] = _FROM_QUEUE
-        floats[CANDIDATE_READY] = ns
-        floats[NEXT_START] = max(floats[FREE], ns)
+    here = m.devices[device]
+    size = here.heap_size
+    here.heap_size = size + 1
+    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], here.heap_head, size, ns, op)
+    first_ns = here.ready_ns
+    if ns < first_ns or (ns == first_ns and op < here.candidate):
+        here.candidate = op
+        here.source = _FROM_QUEUE
+        here.ready_ns = ns
+        here.next_start_ns = max(here.free_ns, ns)
 
 
-@helper
+@subroutine
 def _use_channel(
     m: MoveTables, channel: int, source: int, cut_ns: float, cut: int, num_used: int
 ) -> int:
@@ -176,23 +130,21 @@ def _use_channel(
     Returns:
         How many channels are in use.
     """
-    if m.channel_ints[channel, _STAMP] == cut:
-        return num_used
-    m.channel_ints[channel, _STAMP] = cut
-    m.channel_ints[num_used, _LIST] = channel
+    m.channels[channel].stamp = cut
+    m.channels[num_used].used = channel
     free_ns = 0.0
-    position = m.device_ints[source, CUT] - 1
-    while free_ns == 0.0 and position >= m.device_ints[source, HEAD]:
+    position = m.devices[source].cut - 1
+    while free_ns == 0.0 and position >= m.devices[source].head:
         op = m.sequence[position]
-        if m.op_floats[op, REACH] <= cut_ns:
+        if m.ops[op].reach_ns <= cut_ns:
             break
-        for edge in range(m.op_ints[op, EDGES], m.op_ints[op + 1, EDGES]):
-            target = m.op_ints[m.edge_ints[edge, _CONSUMER], DEVICE]
-            if target != source and m.channel_ids[source, target] == channel:
-                free_ns = max(free_ns, m.arrival_ns[edge])
+        for edge in range(m.ops[op].first_edge, m.ops[op + 1].first_edge):
+            target = m.ops[m.edges[edge].consumer].device
+            if target != source and m.links[source, target].channel == channel:
+                free_ns = max(free_ns, m.edges[edge].arrival_ns)
         position -= 1
-    m.channel_floats[channel, _NOW] = free_ns
-    m.channel_floats[channel, _BASE] = free_ns
+    m.channels[channel].free_ns = free_ns
+    m.channels[channel].base_free_ns = free_ns
     return num_used + 1
 
 
@@ -201,15 +153,15 @@ def _see(m: MoveTables, op: int, cut_ns: float, cut: int) -> None:
     """Looks up what an op waits for at the cut, and since when the rest is there."""
     num_missing = 0
     arrived_ns = 0.0
-    for i in range(m.op_ints[op, INPUTS], m.op_ints[op + 1, INPUTS]):
-        if m.input_floats[i, _PRODUCER_START] < cut_ns:
-            arrived_ns = max(arrived_ns, m.input_floats[i, _ARRIVAL])
+    for i in range(m.ops[op].first_input, m.ops[op + 1].first_input):
+        if m.inputs[i].start_ns < cut_ns:
+            arrived_ns = max(arrived_ns, m.inputs[i].arrival_ns)
         else:
             num_missing += 1
-    m.op_ints[op, SEEN] = cut
-    m.op_ints[op, MISSING] = num_missing
-    m.op_floats[op, ARRIVED] = arrived_ns
-    m.op_floats[op, ARRIVED_BASE] = arrived_ns
+    m.ops[op].seen = cut
+    m.ops[op].missing = num_missing
+    m.ops[op].arrived_ns = arrived_ns
+    m.ops[op].base_arrived_ns = arrived_ns
 
 
 @helper
@@ -218,29 +170,29 @@ def _clock_after(ns: float, now: float) -> float:
     return max(ns, now) - now
 
 
-@subroutine
+@helper
 def _has_converged(
     m: MoveTables, now: float, base_now: float, num_used: int, num_seen: int
 ) -> bool:
     """Whether devices, channels and what is under way are as in the base at `base_now`."""
-    for device in range(len(m.device_ints)):
-        position = m.device_ints[device, EXPECTED] - 1
-        head = m.device_ints[device, HEAD]
-        while position >= head and m.op_floats[m.sequence[position], START] >= base_now:
+    for device in range(len(m.devices)):
+        position = m.devices[device].expected - 1
+        head = m.devices[device].head
+        while position >= head and m.ops[m.sequence[position]].start_ns >= base_now:
             position -= 1  # a moved op that stays away
-        free_ns = 0.0 if position < head else m.op_floats[m.sequence[position], FINISH]
-        if _clock_after(m.device_floats[device, FREE], now) != _clock_after(free_ns, base_now):
+        free_ns = 0.0 if position < head else m.ops[m.sequence[position]].finish_ns
+        if _clock_after(m.devices[device].free_ns, now) != _clock_after(free_ns, base_now):
             return False
     for i in range(num_used):
-        channel = m.channel_ints[i, _LIST]
-        if _clock_after(m.channel_floats[channel, _NOW], now) != _clock_after(
-            m.channel_floats[channel, _BASE], base_now
+        channel = m.channels[i].used
+        if _clock_after(m.channels[channel].free_ns, now) != _clock_after(
+            m.channels[channel].base_free_ns, base_now
         ):
             return False
     for i in range(num_seen):
         op = m.seen[i]
-        if _clock_after(m.op_floats[op, ARRIVED], now) != _clock_after(
-            m.op_floats[op, ARRIVED_BASE], base_now
+        if _clock_after(m.ops[op].arrived_ns, now) != _clock_after(
+            m.ops[op].base_arrived_ns, base_now
         ):
             return False
     return True
@@ -249,41 +201,41 @@ def _has_converged(
 @helper
 def _was_ready_at_cut(m: MoveTables, op: int, cut_ns: float, trial: int) -> bool:
     """Whether an op that has not started was ready, or about to get so, at the cut."""
-    was_ready: bool = m.op_floats[op, LAST_PRODUCER] < cut_ns and m.op_ints[op, MOVED] != trial
+    was_ready: bool = m.ops[op].last_producer_ns < cut_ns and m.ops[op].moved != trial
     return was_ready
 
 
-@subroutine
+@helper
 def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
     """Whether what is queued will start in the order of the base."""
     copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
-    for device in range(len(m.device_ints)):
-        ints = m.device_ints[device]
+    for device in range(len(m.devices)):
+        here = m.devices[device]
         # all that got ready since the cut, in the order in which it will start
         size = 0
-        for i in range(ints[HEAP_SIZE]):
-            copy_ns[size] = m.heap_ns[_QUEUE, ints[HEAP_HEAD] + i]
-            copy_op[size] = m.heap_op[_QUEUE, ints[HEAP_HEAD] + i]
+        for i in range(here.heap_size):
+            copy_ns[size] = m.heap_ns[_QUEUE, here.heap_head + i]
+            copy_op[size] = m.heap_op[_QUEUE, here.heap_head + i]
             size += 1
-        for i in range(ints[LINE_HEAD], ints[LINE_END]):
+        for i in range(here.line_head, here.line_end):
             op = m.line[i]
-            push_event(copy_ns, copy_op, 0, size, m.op_floats[op, ARRIVED], op)
+            push_event(copy_ns, copy_op, 0, size, m.ops[op].arrived_ns, op)
             size += 1
-        waiting, last = ints[WAITING], -1
+        waiting, last = here.waiting, -1
         while size > 0:
             ns = copy_ns[0]
             op = pop_event(copy_ns, copy_op, 0, size)
             size -= 1
-            if m.op_ints[op, MOVED] == trial:
+            if m.ops[op].moved == trial:
                 continue
-            position = m.op_ints[op, POSITION]
+            position = m.ops[op].position
             if position < last:
                 return False
             last = position
             # what was ready at the cut and is before it in the base must be so now
             while waiting < position:
                 other = m.sequence[waiting]
-                other_ns = m.op_floats[other, READY]
+                other_ns = m.ops[other].ready_ns
                 if (other_ns > ns or (other_ns == ns and other > op)) and _was_ready_at_cut(
                     m, other, cut_ns, trial
                 ):
@@ -291,9 +243,9 @@ def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
                 waiting += 1
             # and no more
             behind = waiting
-            while behind < ints[END]:
+            while behind < here.end:
                 other = m.sequence[behind]
-                other_ns = m.op_floats[other, READY]
+                other_ns = m.ops[other].ready_ns
                 if other_ns > ns or (other_ns == ns and other > op):
                     break
                 if _was_ready_at_cut(m, other, cut_ns, trial):
@@ -302,67 +254,63 @@ def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
     return True
 
 
-@subroutine
+@helper
 def _may_move(m: MoveTables, ops: Indices, device: int) -> bool:
     """Whether all ops may be on a device, with all of their colocation groups."""
     for op in ops:
-        m.op_ints[m.op_ints[op, COLOCATED_WITH], GROUP_COUNT] += 1
+        m.ops[m.ops[op].colocated_with].group_count += 1
     may_move = True
     for op in ops:
-        first = m.op_ints[op, COLOCATED_WITH]
-        is_whole = m.op_ints[first, GROUP_COUNT] == m.op_ints[first, GROUP_SIZE]
-        stays = m.op_ints[op, DEVICE] == device
+        first = m.ops[op].colocated_with
+        is_whole = m.ops[first].group_count == m.ops[first].group_size
+        stays = m.ops[op].device == device
         may_move = may_move and m.allowed[op, device] and (is_whole or stays)
     for op in ops:
-        m.op_ints[m.op_ints[op, COLOCATED_WITH], GROUP_COUNT] = 0
+        m.ops[m.ops[op].colocated_with].group_count = 0
     return may_move
 
 
-@subroutine
+@helper
 def _surely_fits(m: MoveTables, ops: Indices, device: int, trial: int) -> bool:
     """Whether memory suffices even if nothing is freed.
 
     Elsewhere a move takes no more than before: where an op was, a copy of its outputs may come, in
     place of the outputs.
     """
-    needed = m.device_floats[device, NEEDED_BYTES]
+    needed = m.devices[device].needed_bytes
     for op in ops:
-        if m.op_ints[op, MOVED] == trial:
-            needed += m.op_floats[op, BYTES]
-    fits: bool = needed <= m.device_floats[device, CERTAIN_BYTES]
+        if m.ops[op].moved == trial:
+            needed += m.ops[op].most_bytes
+    fits: bool = needed <= m.devices[device].certain_bytes
     return fits
 
 
 @helper
 def _is_queued(m: MoveTables, op: int, trial: int) -> bool:
     """Whether a moved op is ready, or about to get so, and has not started."""
-    queued: bool = (
-        m.op_ints[op, MOVED] == trial
-        and m.op_ints[op, MISSING] == 0
-        and m.op_ints[op, STARTED] == 0
-    )
+    queued: bool = m.ops[op].moved == trial and m.ops[op].missing == 0 and m.ops[op].started == 0
     return queued
 
 
 @helper
 def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
     """When an op that gets ready at `ns` would start on a device of the base."""
-    head = low = m.device_ints[device, HEAD]
-    end = m.device_ints[device, END]
+    head = low = m.devices[device].head
+    end = m.devices[device].end
     while low < end:
         middle = (low + end) >> 1
         other = m.sequence[middle]
-        other_ns = m.op_floats[other, READY]
+        other_ns = m.ops[other].ready_ns
         if other_ns < ns or (other_ns == ns and other < op):
             low = middle + 1
         else:
             end = middle
-    if low == head:
-        return ns
-    return max(ns, m.op_floats[m.sequence[low - 1], FINISH])
+    if low > head:
+        ns = max(ns, m.ops[m.sequence[low - 1]].finish_ns)
+    return ns
 
 
-@subroutine
+@helper
 def _next_cut(
     m: MoveTables, ops: Indices, device: int, trial: int, num_disturbed: int, num_queued: int
 ) -> float:
@@ -373,16 +321,14 @@ def _next_cut(
     if num_queued > 0:
         for op in ops:
             if _is_queued(m, op, trial):
-                cut_ns = min(cut_ns, _turn(m, op, device, m.op_floats[op, ARRIVED]))
+                cut_ns = min(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
     return cut_ns
 
 
 @helper
 def _has_time_of_base(m: MoveTables, op: int, trial: int) -> bool:
     """Whether an op that got ready since the cut did so when it does in the base."""
-    same: bool = (
-        m.op_ints[op, MOVED] == trial or m.op_floats[op, ARRIVED] == m.op_floats[op, ARRIVED_BASE]
-    )
+    same: bool = m.ops[op].moved == trial or m.ops[op].arrived_ns == m.ops[op].base_arrived_ns
     return same
 
 
@@ -397,16 +343,16 @@ def _can_wait(
     """
     is_one_waiting = False
     for op in ops:
-        if _is_queued(m, op, trial) and m.op_floats[op, ARRIVED] <= now:
+        if _is_queued(m, op, trial) and m.ops[op].arrived_ns <= now:
             is_one_waiting = True
     if not is_one_waiting:
         return True
-    ints = m.device_ints[device]
+    here = m.devices[device]
     can_wait = late == 0.0
-    for i in range(ints[HEAP_SIZE]):
-        op = m.heap_op[_QUEUE, ints[HEAP_HEAD] + i]
+    for i in range(here.heap_size):
+        op = m.heap_op[_QUEUE, here.heap_head + i]
         can_wait = can_wait and _has_time_of_base(m, op, trial)
-    for i in range(ints[LINE_HEAD], ints[LINE_END]):
+    for i in range(here.line_head, here.line_end):
         can_wait = can_wait and _has_time_of_base(m, m.line[i], trial)
     return can_wait
 
@@ -415,17 +361,17 @@ def _can_wait(
 def _set_back(m: MoveTables, ops: Indices, trial: int, late: float) -> None:
     """Sets the clock back for what moved ops have received."""
     for op in ops:
-        if m.op_ints[op, MOVED] == trial:
-            m.op_floats[op, ARRIVED] -= late
+        if m.ops[op].moved == trial:
+            m.ops[op].arrived_ns -= late
 
 
 @subroutine
 def _forget_stamps(m: MoveTables) -> None:
     """Begins counting anew before a stamp would not fit into 32 bits."""
-    for op in range(len(m.op_floats)):
-        for column in (MOVED, DISTURBED, STARTED, SEEN):
-            m.op_ints[op, column] = 0
-    m.channel_ints[:] = 0
+    for op in range(len(m.ops)):
+        m.ops[op].moved = m.ops[op].disturbed = m.ops[op].started = m.ops[op].seen = 0
+    for channel in range(len(m.channels)):
+        m.channels[channel].stamp = 0
     m.counters[:] = 0
 
 
@@ -447,18 +393,8 @@ def _try_move(
         many ops were started.
     """
     m = borrow(m)
-    op_ints, op_floats, device_ints, device_floats = (
-        m.op_ints,
-        m.op_floats,
-        m.device_ints,
-        m.device_floats,
-    )
-    channel_floats, disturbed_ns, disturbed_op = (
-        m.channel_floats,
-        m.heap_ns[_DISTURBED],
-        m.heap_op[_DISTURBED],
-    )
-    num_devices = len(device_ints)
+    disturbed_ns, disturbed_op = m.heap_ns[_DISTURBED], m.heap_op[_DISTURBED]
+    num_devices = len(m.devices)
     zero = int(np.int64(0))  # callees would be compiled once more for a literal
 
     if not _may_move(m, ops, device):
@@ -469,8 +405,8 @@ def _try_move(
     trial = int(m.counters[_TRIALS])
     num_moving = zero
     for op in ops:
-        if op_ints[op, DEVICE] != device:
-            op_ints[op, MOVED] = trial
+        if m.ops[op].device != device:
+            m.ops[op].moved = trial
             num_moving += 1
     if num_moving == 0:
         return step_ns, 0
@@ -481,24 +417,25 @@ def _try_move(
     num_disturbed = zero
     num_queued = zero  # moved ops that are ready, or about to get so, and have not started
     for op in ops:
-        if op_ints[op, MOVED] != trial:
+        node = m.ops[op]
+        if node.moved != trial:
             continue
-        first_input, end_input = op_ints[op, INPUTS], op_ints[op + 1, INPUTS]
-        op_ints[op, STARTED] = 0
-        op_ints[op, MISSING] = end_input - first_input
-        op_floats[op, ARRIVED] = 0.0
+        first_input, end_input = node.first_input, m.ops[op + 1].first_input
+        node.started = 0
+        node.missing = end_input - first_input
+        node.arrived_ns = 0.0
         if first_input == end_input:
             num_queued += 1
         for i in range(first_input - 1, end_input):
-            other = op if i < first_input else m.input_ints[i, _PRODUCER]
-            if op_ints[other, DISTURBED] != trial:
-                op_ints[other, DISTURBED] = trial
-                ns = op_floats[other, START]
+            other = op if i < first_input else m.inputs[i].producer
+            if m.ops[other].disturbed != trial:
+                m.ops[other].disturbed = trial
+                ns = m.ops[other].start_ns
                 push_event(disturbed_ns, disturbed_op, zero, num_disturbed, ns, other)
                 num_disturbed += 1
     num_more = zero
     for other in range(num_devices):
-        device_ints[other, HEAP_HEAD] = device_ints[other, HEAD] + num_more
+        m.devices[other].heap_head = m.devices[other].head + num_more
         if other == device:
             num_more = num_moving
 
@@ -516,7 +453,7 @@ def _try_move(
         if num_queued > 0:
             for op in ops:
                 if _is_queued(m, op, trial):
-                    _enqueue(m, device, op, op_floats[op, ARRIVED])
+                    _enqueue(m, device, op, m.ops[op].arrived_ns)
 
         num_seen = num_used = zero
         num_early = 0  # ops that have started before one that the base starts first
@@ -524,30 +461,30 @@ def _try_move(
         first_check = num_starts + 1
         next_check = first_check
         while True:
-            here, now = zero, device_floats[0, NEXT_START]
+            here, now = zero, m.devices[0].next_start_ns
             for other in range(1, num_devices):
-                ns = device_floats[other, NEXT_START]
+                ns = m.devices[other].next_start_ns
                 if ns < now:
                     here, now = other, ns
             if now == np.inf:
                 last_finish = 0.0
                 for other in range(num_devices):
-                    last_finish = max(last_finish, device_floats[other, FREE])
+                    last_finish = max(last_finish, m.devices[other].free_ns)
                 return last_finish + shift, num_starts
-            op = device_ints[here, CANDIDATE]
-            is_moved = op_ints[op, MOVED] == trial
+            op = m.devices[here].candidate
+            is_moved = m.ops[op].moved == trial
 
             if num_starts >= next_check and num_early == 0 and not is_moved:
                 next_check = num_starts + 1 + (num_starts - first_check) // 16
                 base_now = np.inf
                 for other in range(num_devices):
-                    position = device_ints[other, EXPECTED]
-                    if position < device_ints[other, END]:
-                        base_now = min(base_now, op_floats[m.sequence[position], START])
+                    position = m.devices[other].expected
+                    if position < m.devices[other].end:
+                        base_now = min(base_now, m.ops[m.sequence[position]].start_ns)
                 while num_disturbed > 0 and disturbed_ns[0] < base_now:
                     passed = pop_event(disturbed_ns, disturbed_op, zero, num_disturbed)
                     num_disturbed -= 1
-                    if op_ints[passed, MOVED] == trial:
+                    if m.ops[passed].moved == trial:
                         num_passed += 1
                 late = now - base_now
                 if (
@@ -558,7 +495,7 @@ def _try_move(
                 ):
                     num_waiting = 0
                     for i in range(num_seen):
-                        if op_ints[m.seen[i], STARTED] != cut:
+                        if m.ops[m.seen[i]].started != cut:
                             m.seen[num_waiting] = m.seen[i]
                             num_waiting += 1
                     num_seen = num_waiting
@@ -580,100 +517,102 @@ def _try_move(
             num_starts += 1
 
             # one op starts
-            source = device_ints[here, SOURCE]
+            node, at = m.ops[op], m.devices[here]
+            source = at.source
             if source == _FROM_BASE:
-                device_ints[here, WAITING] += 1
+                at.waiting += 1
             elif source == _FROM_LINE:
-                device_ints[here, LINE_HEAD] += 1
+                at.line_head += 1
             else:
                 head, size = (
-                    device_ints[here, HEAP_HEAD],
-                    device_ints[here, HEAP_SIZE],
+                    at.heap_head,
+                    at.heap_size,
                 )
                 pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], head, size)
-                device_ints[here, HEAP_SIZE] = size - 1
+                at.heap_size = size - 1
             if is_moved:
-                op_ints[op, STARTED] = cut
+                node.started = cut
                 num_queued -= 1
                 num_moved += 1
-                last_moved = max(last_moved, op_floats[op, START])
+                last_moved = max(last_moved, node.start_ns)
             else:
-                op_ints[op, STARTED] = cut
-                last_start = max(last_start, op_floats[op, START])
-                position = device_ints[here, EXPECTED]
-                if op_ints[op, POSITION] == position:
+                node.started = cut
+                last_start = max(last_start, node.start_ns)
+                position = at.expected
+                if node.position == position:
                     position += 1
-                    while position < device_ints[here, END]:
+                    while position < at.end:
                         other = m.sequence[position]
-                        if op_ints[other, MOVED] != trial:
-                            if op_ints[other, STARTED] != cut:
+                        if m.ops[other].moved != trial:
+                            if m.ops[other].started != cut:
                                 break
                             num_early -= 1
                         position += 1
-                    device_ints[here, EXPECTED] = position
+                    at.expected = position
                 else:
                     num_early += 1
 
             # its finish is known, and with it when its tensors arrive, now and in the base
             m.counters[_STARTS] += 1
             this_start = m.counters[_STARTS]
-            home = zero + op_ints[op, DEVICE]
-            free = now + m.duration_ns[op, m.speed_of[here]]
-            device_floats[here, FREE] = free
-            first_tensor, end_tensor = op_ints[op, OUTPUTS], op_ints[op + 1, OUTPUTS]
-            for edge in range(op_ints[op, EDGES], op_ints[op + 1, EDGES]):
-                consumer = m.edge_ints[edge, _CONSUMER]
-                consumer_moves = op_ints[consumer, MOVED] == trial
-                base_target = op_ints[consumer, DEVICE]
+            home = zero + node.device
+            free = now + m.duration_ns[op, at.speed]
+            at.free_ns = free
+            first_tensor, end_tensor = node.first_tensor, m.ops[op + 1].first_tensor
+            for edge in range(node.first_edge, m.ops[op + 1].first_edge):
+                consumer = m.edges[edge].consumer
+                reader = m.ops[consumer]
+                consumer_moves = reader.moved == trial
+                base_target = reader.device
                 target = device if consumer_moves else base_target
-                base_arrival = m.arrival_ns[edge]
+                base_arrival = m.edges[edge].arrival_ns
                 if base_target != home:
-                    channel = m.channel_ids[home, base_target]
+                    channel = m.links[home, base_target].channel
                     if channel >= 0:
-                        num_used = _use_channel(m, channel, home, cut_ns, cut, num_used)
-                        channel_floats[channel, _BASE] = max(
-                            channel_floats[channel, _BASE], base_arrival
+                        if m.channels[channel].stamp != cut:
+                            num_used = _use_channel(m, channel, home, cut_ns, cut, num_used)
+                        m.channels[channel].base_free_ns = max(
+                            m.channels[channel].base_free_ns, base_arrival
                         )
                 arrival = free
                 if target != here:
-                    slot = m.edge_ints[edge, _SLOT]
+                    slot = m.edges[edge].slot
                     sent = slot * num_devices + target
-                    if m.sent_by[sent] == this_start:
-                        arrival = m.sent_ns[sent]
+                    if m.sent[sent].by == this_start:
+                        arrival = m.sent[sent].arrival_ns
                     else:
                         tensor = first_tensor + slot
                         num_bytes = m.tensor_bytes[tensor] if tensor < end_tensor else 0.0
                         latency, bandwidth = (
-                            m.links[here, target, _LATENCY],
-                            m.links[here, target, _BANDWIDTH],
+                            m.links[here, target].latency_seconds,
+                            m.links[here, target].bandwidth,
                         )
-                        channel = m.channel_ids[here, target]
+                        channel = m.links[here, target].channel
                         if channel >= 0:
-                            num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
-                            arrival = max(free, channel_floats[channel, _NOW])
+                            if m.channels[channel].stamp != cut:
+                                num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
+                            arrival = max(free, m.channels[channel].free_ns)
                         arrival += max(1.0, np.rint((latency + num_bytes / bandwidth) * 1e9))
                         if channel >= 0:
-                            channel_floats[channel, _NOW] = arrival
-                        m.sent_by[sent] = this_start
-                        m.sent_ns[sent] = arrival
-                if not consumer_moves and op_ints[consumer, SEEN] != cut:
+                            m.channels[channel].free_ns = arrival
+                        m.sent[sent].by = this_start
+                        m.sent[sent].arrival_ns = arrival
+                if not consumer_moves and reader.seen != cut:
                     _see(m, consumer, cut_ns, cut)
                     m.seen[num_seen] = consumer
                     num_seen += 1
-                num_missing = op_ints[consumer, MISSING] - 1
-                ready_ns = max(op_floats[consumer, ARRIVED], arrival)
-                op_ints[consumer, MISSING] = num_missing
-                op_floats[consumer, ARRIVED] = ready_ns
-                op_floats[consumer, ARRIVED_BASE] = max(
-                    op_floats[consumer, ARRIVED_BASE], base_arrival
-                )
+                num_missing = reader.missing - 1
+                ready_ns = max(reader.arrived_ns, arrival)
+                reader.missing = num_missing
+                reader.arrived_ns = ready_ns
+                reader.base_arrived_ns = max(reader.base_arrived_ns, base_arrival)
                 if num_missing == 0:
                     if consumer_moves:
                         num_queued += 1
                     if target == here and ready_ns == free:
-                        end = device_ints[here, LINE_END]
+                        end = at.line_end
                         m.line[end] = consumer
-                        device_ints[here, LINE_END] = end + 1
+                        at.line_end = end + 1
                     else:
                         _enqueue(m, target, consumer, ready_ns)
             _find_candidate(m, here, cut_ns, reach_ns, trial)
@@ -721,32 +660,34 @@ def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
         needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
     """
     m, recording = borrow(m), borrow(recording)
-    for op in range(len(m.op_floats)):
+    for op in range(len(m.ops) - 1):
         ready_ns, last_producer = 0.0, -1.0
-        for i in range(m.op_ints[op, INPUTS], m.op_ints[op + 1, INPUTS]):
-            start_ns = recording.start_ns[m.input_ints[i, _PRODUCER]]
-            arrival_ns = recording.arrival_ns[m.input_ints[i, _EDGE]]
-            m.input_floats[i, _PRODUCER_START] = start_ns
-            m.input_floats[i, _ARRIVAL] = arrival_ns
+        for i in range(m.ops[op].first_input, m.ops[op + 1].first_input):
+            start_ns = recording.start_ns[m.inputs[i].producer]
+            arrival_ns = recording.arrival_ns[m.inputs[i].edge]
+            m.inputs[i].start_ns = start_ns
+            m.inputs[i].arrival_ns = arrival_ns
             ready_ns = max(ready_ns, arrival_ns)
             last_producer = max(last_producer, start_ns)
-        m.op_floats[op, READY] = ready_ns
-        m.op_floats[op, LAST_PRODUCER] = last_producer
+        m.ops[op].ready_ns = ready_ns
+        m.ops[op].last_producer_ns = last_producer
     for device in range(len(needed)):
-        m.device_floats[device, NEEDED_BYTES] = needed[device]
+        m.devices[device].needed_bytes = needed[device]
         head, end = recording.sequence_head[device], recording.sequence_end[device]
-        m.device_ints[device, HEAD] = head
-        m.device_ints[device, END] = end
+        m.devices[device].head = head
+        m.devices[device].end = end
         reach_ns = 0.0
         for position in range(head, end):
-            op = m.sequence[position]
+            op = recording.sequence[position]
             start_ns = recording.start_ns[op]
-            finish_ns = start_ns + m.duration_ns[op, m.speed_of[device]]
+            finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
             reach_ns = max(reach_ns, finish_ns)
-            for edge in range(m.op_ints[op, EDGES], m.op_ints[op + 1, EDGES]):
-                reach_ns = max(reach_ns, m.arrival_ns[edge])
-            m.op_ints[op, POSITION] = position
-            m.op_ints[op, DEVICE] = device
-            m.op_floats[op, START] = start_ns
-            m.op_floats[op, FINISH] = finish_ns
-            m.op_floats[op, REACH] = reach_ns
+            for edge in range(m.ops[op].first_edge, m.ops[op + 1].first_edge):
+                m.edges[edge].arrival_ns = recording.arrival_ns[edge]
+                reach_ns = max(reach_ns, recording.arrival_ns[edge])
+            m.sequence[position] = op
+            m.ops[op].position = position
+            m.ops[op].device = device
+            m.ops[op].start_ns = start_ns
+            m.ops[op].finish_ns = finish_ns
+            m.ops[op].reach_ns = reach_ns

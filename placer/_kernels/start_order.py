@@ -111,25 +111,17 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
             # the next op of this device, if it is settled
             start = free
             if is_fifo[0]:
+                is_arrival = head == tail
                 if head < tail:
-                    op = queue[head]  # it got ready when another finished here, so not after now
-                    if size == 0:
-                        if free >= limit and ready_ns[op] >= limit:
-                            break
-                        head += 1
-                    else:
-                        ready = ready_ns[op]
-                        ready_first = heap_ns[first]
-                        if ready_first < ready or (ready_first == ready and heap_op[first] < op):
-                            if ready_first >= limit:
-                                break
-                            op = np.uint32(pop_event(heap_ns, heap_op, first, size))
-                            size -= 1
-                        else:
-                            if ready >= limit:
-                                break
-                            head += 1
-                elif size > 0:
+                    op = queue[head]  # ready since another finished here, so not after now
+                    if size > 0:
+                        ready, ready_first = ready_ns[op], heap_ns[first]
+                        is_arrival = ready_first < ready or (
+                            ready_first == ready and heap_op[first] < op
+                        )
+                elif size == 0:
+                    break
+                if is_arrival:
                     ready_first = heap_ns[first]
                     if ready_first >= limit:
                         break
@@ -137,7 +129,9 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                     size -= 1
                     start = max(free, ready_first)
                 else:
-                    break
+                    if free >= limit and ready_ns[op] >= limit:
+                        break
+                    head += 1
             else:
                 if head == tail:
                     if size == 0:
@@ -191,18 +185,17 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                 ready_ns[consumer] = ready
                 if state >= _INPUT:
                     continue
-                if target != device:
-                    push_event(
-                        heap_ns, heap_op, heap_head[target], heap_size[target], ready, consumer
-                    )
-                    heap_size[target] += 1
-                    start = max(free_ns[target], ready)
-                    if start < next_start_ns[target]:
-                        next_start_ns[target] = start
-                        limit = min(limit, start + lookahead_ns)
-                elif ready > free:
-                    push_event(heap_ns, heap_op, first, size, ready, consumer)
-                    size += 1
+                if target != device or ready > free:
+                    num_waiting = size if target == device else heap_size[target]
+                    push_event(heap_ns, heap_op, heap_head[target], num_waiting, ready, consumer)
+                    if target == device:
+                        size += 1
+                    else:
+                        heap_size[target] += 1
+                        start = max(free_ns[target], ready)
+                        if start < next_start_ns[target]:
+                            next_start_ns[target] = start
+                            limit = min(limit, start + lookahead_ns)
                 elif is_fifo[0]:
                     queue[tail] = consumer
                     tail += 1

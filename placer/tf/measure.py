@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import weakref
@@ -143,10 +144,10 @@ class MeasuredEvaluator:
             steps=steps,
         )
         # it has no reference to the evaluator, whose end is its own
-        self._team = _Team(step, workers, tempfile.TemporaryDirectory(prefix="placer-"))
+        self._team = _Team(step, workers, Path(tempfile.mkdtemp(prefix="placer-")))
         self._close = weakref.finalize(self, self._team.close)
         try:
-            save_program(self._team.path, flat.graph_def, _session_config(bool(workers)), values)
+            save_program(self._team.folder, flat.graph_def, _session_config(bool(workers)), values)
             self._team.start()
         except BaseException:
             self.close()
@@ -242,19 +243,23 @@ class MeasuredEvaluator:
 
 @dataclass
 class _Team:
-    """The process that measures, and the workers that were started for it."""
+    """The process that measures, and the workers that were started for it.
+
+    Attributes:
+        step: How to run the step, but for where the workers are.
+        workers: How many to start, or where they are.
+        folder: Where the program and the logs are.
+        owner: The process that started them.
+        serving: The workers that were started.
+        measuring: The process that measures, if it runs.
+    """
 
     step: _wire.Step
     workers: int | Sequence[str]
-    folder: tempfile.TemporaryDirectory[str]
+    folder: Path
     owner: int = field(default_factory=os.getpid)
     serving: list[Process] = field(default_factory=list)
     measuring: Process | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where the program and the logs are."""
-        return Path(self.folder.name)
 
     def start(self) -> None:
         """Starts all.
@@ -264,8 +269,8 @@ class _Team:
             PlacerError: A process does not start, or a server is not there.
         """
         try:
-            log = self.path / "measuring.log"
-            self.measuring = Process(_MEASURING, os.fspath(self.path), log=log)
+            log = self.folder / "measuring.log"
+            self.measuring = Process(_MEASURING, os.fspath(self.folder), log=log)
             step = msgspec.structs.replace(self.step, workers=self._addresses())
             ready = _started(self.measuring, "the process that measures", step, self._workers())
             for name in step.devices:
@@ -315,7 +320,7 @@ class _Team:
         """Ends all processes and removes their files."""
         if os.getpid() == self.owner:
             self.stop()
-            self.folder.cleanup()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _workers(self) -> dict[str, Process]:
         return {f"worker {index}": worker for index, worker in enumerate(self.serving)}
@@ -328,7 +333,7 @@ class _Team:
             return tuple(self.workers)
         cores = _cores()
         for index in range(self.workers):
-            log = self.path / f"worker-{index}.log"
+            log = self.folder / f"worker-{index}.log"
             core = str(cores[index % len(cores)])
             self.serving.append(Process(_SERVING, "--core", core, log=log))
         return tuple(_started(w, name, None, {}).address for name, w in self._workers().items())
