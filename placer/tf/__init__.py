@@ -3,6 +3,7 @@
 from placer.tf.apply import PlacedFunction, apply, apply_to_graph_def, device_map
 from placer.tf.measure import MeasuredEvaluator, Measurement
 from placer.tf.read import Reading, read, read_report
+from placer.tf.servers import address_of, start_server
 from placer.tf.verify import OpRun, Verification, verify
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "PlacedFunction",
     "Reading",
     "Verification",
+    "address_of",
     "apply",
     "apply_to_graph_def",
     "device_map",
     "read",
     "read_report",
+    "start_server",
     "verify",
 ]

@@ -19,40 +19,23 @@ from placer.tf import _wire
 from placer.tf._devices import check_kernels
 from placer.tf._flatten import FlatGraph
 from placer.tf._placed import OUTSIDE, assign_devices, variables_of
-
-
-def save_program(folder: Path, graph_def: Any, config: Any, values: Sequence[Any]) -> None:
-    """Writes what :class:`StepRunner` reads.
-
-    Args:
-        folder: An empty folder.
-        graph_def: The flat graph.
-        config: The ConfigProto of sessions.
-        values: The value of each of the step's variables, then of its inputs.
-    """
-    import tensorflow as tf
-
-    (folder / "graph.pb").write_bytes(graph_def.SerializeToString())
-    (folder / "config.pb").write_bytes(config.SerializeToString())
-    for index, value in enumerate(values):
-        (folder / f"{index}.pb").write_bytes(tf.make_tensor_proto(value).SerializeToString())
+from placer.tf._program import load_program
 
 
 class StepRunner:
     """Builds a step under a placement and times it.
 
     Args:
-        folder: Where :func:`save_program` has written.
+        folder: Where the program is.
         step: What else there is to know.
     """
 
     def __init__(self, folder: Path, step: _wire.Step) -> None:
         import tensorflow as tf
-        from tensorflow.core.framework import tensor_pb2
 
         self.step = step
-        graph_def = tf.compat.v1.GraphDef.FromString((folder / "graph.pb").read_bytes())
-        self._config = tf.compat.v1.ConfigProto.FromString((folder / "config.pb").read_bytes())
+        graph_def, self._config, values = load_program(folder)
+        self._values = dict(zip((*step.variables, *step.inputs), values, strict=True))
         self._target = ""
         if self.step.workers:
             tasks = tf.train.ClusterSpec({"worker": list(self.step.workers)})
@@ -61,10 +44,6 @@ class StepRunner:
             self._target = f"grpc://{self.step.workers[0]}"
         self._flat = FlatGraph(graph_def, self.step.inputs)
         self._variables = variables_of(self._flat)
-        self._values: dict[str, Any] = {}
-        for index, name in enumerate((*self.step.variables, *self.step.inputs)):
-            proto = tensor_pb2.TensorProto.FromString((folder / f"{index}.pb").read_bytes())
-            self._values[name] = tf.make_ndarray(proto)
         self.ran = False  # whether the last placement came as far as running a step
 
     def devices(self) -> tuple[str, ...]:

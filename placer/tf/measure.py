@@ -23,9 +23,9 @@ from placer.placement import Evaluations, Placement, check_placements
 from placer.tf import _wire
 from placer.tf._devices import device_names, full_name, present_devices
 from placer.tf._flatten import FlatGraph, flatten_function
-from placer.tf._measuring import save_program
 from placer.tf._placed import strict_config
 from placer.tf._processes import START_SECONDS, LostError, Process
+from placer.tf._program import save_program
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of, reading_of
 

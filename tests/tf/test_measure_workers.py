@@ -17,8 +17,8 @@ from placer.cluster import Cluster, Device, Link
 from placer.errors import PlacerError, UsageError
 from placer.tf import measure
 from placer.tf._processes import Process
-from placer.tf._serving import start_server
 from placer.tf.measure import MeasuredEvaluator
+from placer.tf.servers import start_server
 from tests.tf.faults import children
 
 NAMES = ("worker:0", "worker:1")
@@ -107,7 +107,7 @@ def test_a_server_is_reached_over_the_loopback_interface_only() -> None:
     """TensorFlow listens on all addresses; the kernel keeps what comes from elsewhere out."""
     script = """
 import socket
-from placer.tf._serving import _listeners, address_of, start_server
+from placer.tf.servers import _listeners, address_of, start_server
 server = start_server()
 for listener in _listeners():
     device = listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
