@@ -112,7 +112,7 @@ class Moves:
             PlacementError: No index of an op, or of a device.
         """
         moving = self._check_ops(ops)
-        if not 0 <= device < self._cluster.num_devices:
+        if not (isinstance(device, (int, np.integer)) and 0 <= device < self._cluster.num_devices):
             self._refuse_devices(device)
         self._last = (moving, device)
         cost = self._costs[len(moving) > 1]
@@ -148,13 +148,13 @@ class Moves:
         """
         moves = [self._check_ops(each) for each in ops]
         targets = np.asarray(devices)
+        if len(moves) == targets.size == 0:
+            return np.zeros(0)
         if targets.dtype.kind not in "iu" or targets.shape != (len(moves),):
             raise PlacementError(
                 f"devices are {targets.dtype} of shape {targets.shape}; expected integers of "
                 f"shape ({len(moves)},), a device index per move"
             )
-        if len(moves) == 0:
-            return np.zeros(0)
         if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
             self._refuse_devices(targets)
         cost = self._costs[len(moves[0]) > 1]

@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from placer.cluster import Cluster
+from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
 from placer.simulator import Simulator
 from tests import strategies
 from tests.simulator.builders import cluster as example_cluster
-from tests.simulator.builders import random_graph
+from tests.simulator.builders import graph, op, random_graph
+
+many = settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 
 
-@given(
-    data=st.data(),
-    graph=strategies.graphs(max_ops=16),
-    cluster=strategies.clusters(min_devices=2, in_order_of_start=True),
-)
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-def test_moves_equal_full_runs(data: st.DataObject, graph: OpGraph, cluster: Cluster) -> None:
-    """Moves of one op and of several, many from each of several bases."""
-    simulator = Simulator(graph, cluster)
+def check_drawn_moves(data: st.DataObject, simulator: Simulator) -> None:
+    """Draws moves of one op and of several, from one base after the other."""
+    graph, cluster = simulator.graph, simulator.cluster
     base = data.draw(strategies.placements(graph, cluster))
     session = simulator.moves(base)
+    assert session.step_time_seconds == simulator.step_time(base)
     ops_of_move = st.lists(st.integers(0, graph.num_ops - 1), min_size=1, max_size=4)
     for ops in data.draw(st.lists(ops_of_move, min_size=1, max_size=12)):
         device = data.draw(st.integers(0, cluster.num_devices - 1))
@@ -33,10 +32,38 @@ def test_moves_equal_full_runs(data: st.DataObject, graph: OpGraph, cluster: Clu
         moved[ops] = device
         expected = simulator.step_time(moved)
         assert session.try_move(ops, device) == expected
+        assert session.step_time_seconds == simulator.step_time(base)
         if data.draw(st.booleans()):
             session.commit()
             base = moved
             assert session.step_time_seconds == expected
+            assert_array_equal(session.devices, base)
+
+
+@given(
+    data=st.data(),
+    graph=strategies.graphs(max_ops=16),
+    cluster=strategies.clusters(min_devices=2, in_order_of_start=True),
+)
+@many
+def test_moves_equal_full_runs(data: st.DataObject, graph: OpGraph, cluster: Cluster) -> None:
+    """Where only what changes is simulated; memory may be short."""
+    check_drawn_moves(data, Simulator(graph, cluster))
+
+
+@given(
+    data=st.data(),
+    graph=strategies.graphs(max_ops=8, constraints=True),
+    cluster=strategies.clusters(min_devices=2, in_order_of_start=True)
+    | strategies.clusters(min_devices=2),
+    order=st.sampled_from(["fifo", "priority"]),
+)
+@settings(many, max_examples=200)
+def test_moves_equal_full_runs_whatever_the_case(
+    data: st.DataObject, graph: OpGraph, cluster: Cluster, order: str
+) -> None:
+    """With constraints; and where there is no shortcut: other orders, channels and slots."""
+    check_drawn_moves(data, Simulator(graph, cluster, order=order))
 
 
 def check_random_moves(
@@ -71,3 +98,126 @@ def test_moves_in_larger_graphs_equal_full_runs(channel: str, placement: str) ->
                 rank = np.argsort(np.argsort([int(name[2:]) for name in graph.op_names]))
                 base = rng.integers(0, 4, 20).astype(np.int32)[rank * 20 // num_ops]
             check_random_moves(graph, cluster, base, 150, rng)
+
+
+def test_many_moves_at_once_equal_single_ones() -> None:
+    """Each from the base, of one op or of several; none is no error."""
+    rng = np.random.default_rng(0)
+    graph = random_graph(200, rng)
+    session = Simulator(graph, example_cluster(3)).moves(np.zeros(200, np.int32))
+    ops = [3, [5, 7, 5], np.arange(20), 199]
+    devices = [1, 2, 1, 0]
+    expected = [session.try_move(*move) for move in zip(ops, devices, strict=True)]
+    assert_array_equal(session.try_moves(ops, devices), expected)
+    assert session.try_moves([], []).shape == (0,)
+    assert_array_equal(session.try_moves(np.array([3, 199]), [1, 0]), [expected[0], expected[3]])
+
+
+def test_trials_end_early() -> None:
+    """In a long chain, a move starts only the ops around it, and still is exact."""
+    chain = graph(
+        op("a0", 5, "", (3,)), *(op(f"a{i}", 5, f"a{i - 1}", (3,)) for i in range(1, 2000))
+    )
+    simulator = Simulator(chain, example_cluster(2))
+    base = np.arange(2000, dtype=np.int32) // 100 % 2
+    session = simulator.moves(base)
+    moved = base.copy()
+    moved[1050] = 1 - moved[1050]
+    assert session.try_move(1050, int(moved[1050])) == simulator.step_time(moved)
+    assert session.step_time_seconds < simulator.step_time(moved)
+    assert 0 < session._costs[0]._mean_starts < 1
+
+
+def test_full_runs_are_made_where_trials_take_longer() -> None:
+    """A move of a first op changes everything after it: soon nearly all trials are full runs."""
+    chains = [
+        op(f"{chain}{i}", 5 + i % 3, f"{chain}{i - 1}" if i else "", (3,))
+        for i in range(100)
+        for chain in "abcd"
+    ]
+    simulator = Simulator(graph(*chains), example_cluster(2))
+    base = np.zeros(400, np.int32)
+    session = simulator.moves(base)
+    moved = base.copy()
+    moved[0] = 1
+    expected = simulator.step_time(moved)
+    assert [session.try_move(0, 1) for _ in range(100)] == [expected] * 100
+    assert session._costs[0]._full_runs > 50
+
+
+def test_one_device_leaves_nothing_to_move() -> None:
+    """A move to where an op is gives the step time of the base."""
+    simulator = Simulator(graph(op("a", 1), op("b", 2, "^a")), example_cluster(1))
+    session = simulator.moves([0, 0])
+    assert session.try_move([0, 1], 0) == session.step_time_seconds == 3e-9
+    session.commit()
+    assert session.step_time_seconds == 3e-9
+
+
+def test_memory_decides_exactly() -> None:
+    """A move that fits only as something is freed before is told from one that does not."""
+    chain = graph(
+        op("a", 1, "", (60,)), op("b", 1, "a", (60,)), op("c", 1, "b", (60,)), op("d", 1, "^c")
+    )
+    session = Simulator(chain, example_cluster(2, memory_bytes=120)).moves([0, 0, 0, 0])
+    assert session.step_time_seconds == 4e-9, "180 bytes in all, 120 at once"
+    assert np.isfinite(session.try_move(1, 1))
+    tight = Simulator(chain, example_cluster(2, memory_bytes=119)).moves([0, 0, 0, 0])
+    assert tight.step_time_seconds == np.inf
+    assert tight.try_move(1, 1) == np.inf
+    assert np.isfinite(tight.try_move([2, 3], 1)) == np.isfinite(
+        Simulator(chain, example_cluster(2, memory_bytes=119)).step_time([0, 0, 1, 1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("ops", "device", "message"),
+    [
+        (3, 0, "ops are 3; expected one or more op indices from 0 to 1"),
+        (-1, 0, "ops are -1; expected one or more op indices"),
+        ([], 0, r"ops are \[\]; expected one or more"),
+        ([0.5], 0, r"ops are \[0.5\]; expected one or more"),
+        (0, 2, r"device is \[?2\]?; expected device indices from 0 to 1"),
+        (0, -1, r"device is \[?-1\]?; expected device indices"),
+        (0, 0.5, "device"),
+    ],
+)
+def test_moves_that_are_none_are_refused(ops: object, device: int, message: str) -> None:
+    """With what was given and what was expected."""
+    session = Simulator(graph(op("a", 1), op("b", 1)), example_cluster(2)).moves([0, 0])
+    with pytest.raises(PlacementError, match=message):
+        session.try_move(ops, device)
+    with pytest.raises(PlacementError, match=message):
+        session.try_moves([ops], [device])
+
+
+def test_devices_of_another_shape_are_refused() -> None:
+    """One per move, and integers."""
+    session = Simulator(graph(op("a", 1), op("b", 1)), example_cluster(2)).moves([0, 0])
+    with pytest.raises(PlacementError, match=r"shape \(1,\); expected integers of shape \(2,\)"):
+        session.try_moves([0, 1], [1])
+    with pytest.raises(PlacementError, match="devices are float64"):
+        session.try_moves([0], [1.0])
+
+
+def test_there_must_be_something_to_commit() -> None:
+    """A move is committed once."""
+    session = Simulator(graph(op("a", 1), op("b", 1)), example_cluster(2)).moves([0, 0])
+    with pytest.raises(UsageError, match="nothing to commit"):
+        session.commit()
+    session.try_move(1, 1)
+    session.commit()
+    assert session.step_time_seconds == 1e-9
+    with pytest.raises(UsageError, match="nothing to commit"):
+        session.commit()
+
+
+def test_stamps_begin_anew_before_they_overflow() -> None:
+    """After a billion cuts, what is left of earlier ones is forgotten."""
+    rng = np.random.default_rng(0)
+    graph = random_graph(60, rng)
+    session = Simulator(graph, example_cluster(3)).moves(np.zeros(60, np.int32))
+    expected = [session.try_move(i, 1) for i in range(60)]
+    session._tables_of_moves.counters[:2] = 1_000_000_001
+    assert [session.try_move(i, 1) for i in range(60)] == expected
+    assert session._tables_of_moves.counters[1] < 10_000
