@@ -474,44 +474,51 @@ def _try_move(
             op = m.devices[here].candidate
             is_moved = m.ops[op].moved == trial
 
-            if num_starts >= next_check and num_early == 0 and not is_moved:
+            # converged only if the next op is the one that the base starts next
+            base_now = m.ops[op].start_ns
+            may_converge = (
+                num_starts >= next_check
+                and num_early == 0
+                and not is_moved
+                and last_start < base_now
+                and last_moved < base_now
+            )
+            if may_converge:
                 next_check = num_starts + 1 + (num_starts - first_check) // 16
-                base_now = np.inf
                 for other in range(num_devices):
                     position = m.devices[other].expected
                     if position < m.devices[other].end:
-                        base_now = min(base_now, m.ops[m.sequence[position]].start_ns)
+                        start_ns = m.ops[m.sequence[position]].start_ns
+                        may_converge = may_converge and start_ns >= base_now
+            if may_converge:
                 while num_disturbed > 0 and disturbed_ns[0] < base_now:
                     passed = pop_event(disturbed_ns, disturbed_op, zero, num_disturbed)
                     num_disturbed -= 1
                     if m.ops[passed].moved == trial:
                         num_passed += 1
+                num_waiting = 0
+                for i in range(num_seen):
+                    if m.ops[m.seen[i]].started != cut:
+                        m.seen[num_waiting] = m.seen[i]
+                        num_waiting += 1
+                num_seen = num_waiting
                 late = now - base_now
                 if (
                     num_moved == num_passed
-                    and last_moved < base_now
-                    and last_start < base_now
                     and (late == 0.0 or reach_ns <= min(now, base_now))
+                    and _has_converged(m, now, base_now, num_used, num_seen)
+                    and _queues_are_in_order(m, cut_ns, trial)
                 ):
-                    num_waiting = 0
-                    for i in range(num_seen):
-                        if m.ops[m.seen[i]].started != cut:
-                            m.seen[num_waiting] = m.seen[i]
-                            num_waiting += 1
-                    num_seen = num_waiting
-                    if _has_converged(
-                        m, now, base_now, num_used, num_seen
-                    ) and _queues_are_in_order(m, cut_ns, trial):
-                        if num_disturbed == 0 and num_moved == num_moving:
-                            return step_ns + shift + late, num_starts
-                        if _can_wait(m, ops, device, trial, now, late):
-                            _set_back(m, ops, trial, late)
-                            next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
-                            if next_ns > base_now:
-                                cut_ns = next_ns
-                                shift += late
-                                break
-                            _set_back(m, ops, trial, -late)
+                    if num_disturbed == 0 and num_moved == num_moving:
+                        return step_ns + shift + late, num_starts
+                    if _can_wait(m, ops, device, trial, now, late):
+                        _set_back(m, ops, trial, late)
+                        next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
+                        if next_ns > base_now:
+                            cut_ns = next_ns
+                            shift += late
+                            break
+                        _set_back(m, ops, trial, -late)
             if num_starts >= most_starts:
                 return UNKNOWN, num_starts
             num_starts += 1
