@@ -58,22 +58,27 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
         The step time in nanoseconds.
     """
     _reset(t, s, placement)
-    edge_offsets, edge_consumer, edge_slot = t.edge_offsets, t.edge_consumer, t.edge_slot
-    input_offsets, input_edges, num_inputs = t.input_offsets, t.input_edges, t.num_inputs
+    # of these, no entry is negative, and code that knows need not look
+    edge_offsets, edge_consumer = t.edge_offsets.view(np.uint32), t.edge_consumer.view(np.uint32)
+    input_offsets, input_edges = t.input_offsets.view(np.uint32), t.input_edges.view(np.uint32)
+    transfer_op, transfer_target = s.transfer_op.view(np.uint32), s.transfer_target.view(np.uint32)
+    event_id, queue = s.event_id.view(np.uint32), s.queue.view(np.uint32)
+    edge_buffer = s.edge_buffer.view(np.uint32)
+    op_of_rank, rank_of_op = t.op_of_rank.view(np.uint32), t.rank_of_op.view(np.uint32)
+
+    edge_slot, num_inputs = t.edge_slot, t.num_inputs
     output_offsets, tensor_bytes = t.output_offsets, t.tensor_bytes
     temporary_bytes, start_bytes, duration_ns = t.temporary_bytes, t.start_bytes, t.duration_ns
     speed_of = t.speed_of
     bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids
-    op_of_rank, rank_of_op = t.op_of_rank, t.rank_of_op
     missing, start_ns, finish_ns, newly_ready = s.missing, s.start_ns, s.finish_ns, s.newly_ready
-    event_ns, event_id = s.event_ns, s.event_id
-    queue, queue_head, queue_tail = s.queue, s.queue_head, s.queue_tail
+    event_ns, queue_head, queue_tail = s.event_ns, s.queue_head, s.queue_tail
     idle_slots, touched, is_touched = s.idle_slots, s.touched, s.is_touched
-    transfer_op, transfer_slot, transfer_target = s.transfer_op, s.transfer_slot, s.transfer_target
+    transfer_slot = s.transfer_slot
     transfer_start_ns, transfer_finish_ns = s.transfer_start_ns, s.transfer_finish_ns
     transfer_first, transfer_last = s.transfer_first, s.transfer_last
     transfer_next, channel_last, starting = s.transfer_next, s.channel_last, s.starting
-    edge_next, edge_buffer, users = s.edge_next, s.edge_buffer, s.users
+    edge_next, users = s.edge_next, s.users
     latest_transfer, memory, peak = s.latest_transfer, s.memory, s.peak
     memory_bytes, first_overflow = t.memory_bytes, s.first_overflow
     num_ops, num_devices = t.allowed.shape
@@ -82,9 +87,9 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
 
     now = 0.0
     num_events = num_transfers = num_starting = num_touched = num_newly_ready = 0
-    for op in range(num_ops):
-        if num_inputs[op] == 0:
-            newly_ready[num_newly_ready] = op
+    for first_op in range(num_ops):
+        if num_inputs[first_op] == 0:
+            newly_ready[num_newly_ready] = first_op
             num_newly_ready += 1
     is_sorted = True  # the newly ready ops, by index
 
