@@ -2,9 +2,10 @@
 
 A family is a model that grows with its depth: an Inception-like stack of modules with four
 branches, a grid of LSTM cells (layers x time steps), a Transformer. Each comes as the forward pass
-alone, or with the backward pass and an update per variable. Every op has its own duration, some of
-a few microseconds and some of hundreds. There are no colocation groups, so that every placement is
-feasible but for memory.
+alone, or with the backward pass and an update per variable. A variable is no op: its bytes are
+parameters of the first op that uses it, as in the op-level graphs of the literature. Every op has
+its own duration, some of a few microseconds and some of hundreds. There are no colocation groups,
+so that every placement is feasible but for memory.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ import numpy as np
 from placer.cluster import Cluster, Device, Link
 from placer.graph import Op, OpGraph, Output
 
-VARIABLE = "ReadVariableOp"
-"""Type of the ops that hold a variable."""
-
 _LSTM_LAYERS = 8
 _HEADS = 8
 _GRADIENT = "gradient_tape/"
@@ -32,29 +30,39 @@ class _Model:
 
     rng: np.random.Generator
     ops: list[Op] = field(default_factory=list)
-    variables: set[str] = field(default_factory=set)
-
-    def light(self, name: str, *inputs: str) -> str:
-        """Adds an op of 2 to 20 µs, such as an activation; returns its name."""
-        return self._add(name, inputs, _log_uniform(self.rng, 2_000, 20_000))
-
-    def heavy(self, name: str, *inputs: str) -> str:
-        """Adds an op of 40 to 400 µs, such as a convolution; returns its name."""
-        return self._add(name, inputs, _log_uniform(self.rng, 40_000, 400_000))
+    variable_bytes: dict[str, float] = field(default_factory=dict)
+    users: dict[str, list[str]] = field(default_factory=dict)  # ops that use each variable
+    variable_of: dict[str, str] = field(default_factory=dict)  # what an op uses, if anything
 
     def variable(self, name: str, most_bytes: float) -> str:
-        """Adds a variable with its read, an op of 1 to 2 µs; returns its name."""
-        size = _log_uniform(self.rng, most_bytes / 4, most_bytes)
-        seconds = {"gpu": _log_uniform(self.rng, 1_000, 2_000) / 1e9}
-        outputs = (Output(size),)
-        self.ops.append(Op(name, VARIABLE, parameter_bytes=size, outputs=outputs, seconds=seconds))
-        self.variables.add(name)
+        """Adds a variable; returns its name."""
+        self.variable_bytes[name] = _log_uniform(self.rng, most_bytes / 4, most_bytes)
+        self.users[name] = []
         return name
 
-    def _add(self, name: str, inputs: tuple[str, ...], ns: float) -> str:
-        op_type = name.rpartition("/")[2]
-        outputs = (Output(_log_uniform(self.rng, 1e5, 4e6)),)
-        self.ops.append(Op(name, op_type, inputs, outputs=outputs, seconds={"gpu": ns / 1e9}))
+    def light(self, name: str, *inputs: str, variable: str | None = None) -> str:
+        """Adds an op of 2 to 20 µs, such as an activation; returns its name."""
+        return self._add(name, inputs, variable, _log_uniform(self.rng, 2_000, 20_000))
+
+    def heavy(self, name: str, *inputs: str, variable: str | None = None) -> str:
+        """Adds an op of 40 to 400 µs, such as a convolution; returns its name."""
+        return self._add(name, inputs, variable, _log_uniform(self.rng, 40_000, 400_000))
+
+    def _add(self, name: str, inputs: tuple[str, ...], variable: str | None, ns: float) -> str:
+        held = 0.0
+        if variable is not None:
+            held = 0.0 if self.users[variable] else self.variable_bytes[variable]
+            self.users[variable].append(name)
+            self.variable_of[name] = variable
+        op = Op(
+            name,
+            name.rpartition("/")[2],
+            inputs,
+            parameter_bytes=held,
+            outputs=(Output(_log_uniform(self.rng, 1e5, 4e6)),),
+            seconds={"gpu": ns / 1e9},
+        )
+        self.ops.append(op)
         return name
 
 
@@ -69,8 +77,8 @@ def _inception(model: _Model, num_modules: int) -> None:
     def convolution(scope: str, source: str) -> str:
         kernel = model.variable(f"{scope}/conv/kernel", 4e6)
         scale = model.variable(f"{scope}/norm/scale", 4e3)
-        out = model.heavy(f"{scope}/conv/Conv2D", source, kernel)
-        out = model.light(f"{scope}/norm/BatchNorm", out, scale)
+        out = model.heavy(f"{scope}/conv/Conv2D", source, variable=kernel)
+        out = model.light(f"{scope}/norm/BatchNorm", out, variable=scale)
         return model.light(f"{scope}/Relu", out)
 
     out = convolution("stem", model.light("input"))
@@ -83,11 +91,11 @@ def _inception(model: _Model, num_modules: int) -> None:
                 source = convolution(f"{scope}/branch_{branch}/layer_{layer}", source)
             ends.append(source)
         out = model.light(f"{scope}/Concat", *ends)
-    model.heavy("loss/MatMul", out, model.variable("loss/kernel", 8e6))
+    model.heavy("loss/MatMul", out, variable=model.variable("loss/kernel", 8e6))
 
 
 def _lstm_grid(model: _Model, num_steps: int) -> None:
-    """Eight layers of LSTM cells; all steps of a layer read the same variables."""
+    """Eight layers of LSTM cells; all steps of a layer use the same variables."""
     embedding = model.variable("embedding/table", 64e6)
     weights = [
         (
@@ -101,12 +109,12 @@ def _lstm_grid(model: _Model, num_steps: int) -> None:
     cells: list[tuple[str, ...]] = [()] * _LSTM_LAYERS
     losses = []
     for step in range(num_steps):
-        out = model.light(f"embedding/step_{step}/Gather", embedding)
+        out = model.light(f"embedding/step_{step}/Gather", variable=embedding)
         for layer, (kernel, bias) in enumerate(weights):
             scope = f"lstm_{layer}/step_{step}"
             out = model.light(f"{scope}/Concat", out, *states[layer])
-            out = model.heavy(f"{scope}/MatMul", out, kernel)
-            out = model.light(f"{scope}/BiasAdd", out, bias)
+            out = model.heavy(f"{scope}/MatMul", out, variable=kernel)
+            out = model.light(f"{scope}/BiasAdd", out, variable=bias)
             gates = [model.light(f"{scope}/{gate}/Sigmoid", out) for gate in ("i", "f", "o")]
             new = model.light(f"{scope}/g/Tanh", out)
             cell = model.light(f"{scope}/i/Mul", gates[0], new)
@@ -116,7 +124,7 @@ def _lstm_grid(model: _Model, num_steps: int) -> None:
             squashed = model.light(f"{scope}/Tanh", cell)
             out = model.light(f"{scope}/o/Mul", gates[2], squashed)
             states[layer], cells[layer] = (out,), (cell,)
-        out = model.heavy(f"softmax/step_{step}/MatMul", out, projection)
+        out = model.heavy(f"softmax/step_{step}/MatMul", out, variable=projection)
         losses.append(model.light(f"softmax/step_{step}/Loss", out))
     model.light("loss/AddN", *losses)
 
@@ -126,12 +134,13 @@ def _transformer(model: _Model, num_layers: int) -> None:
 
     def dense(scope: str, source: str) -> str:
         kernel = model.variable(f"{scope}/kernel", 4e6)
-        return model.heavy(f"{scope}/MatMul", source, kernel)
+        return model.heavy(f"{scope}/MatMul", source, variable=kernel)
 
     def normalize(scope: str, source: str) -> str:
-        return model.light(f"{scope}/LayerNorm", source, model.variable(f"{scope}/scale", 4e3))
+        scale = model.variable(f"{scope}/scale", 4e3)
+        return model.light(f"{scope}/LayerNorm", source, variable=scale)
 
-    out = model.light("embedding/Gather", model.variable("embedding/table", 64e6))
+    out = model.light("embedding/Gather", variable=model.variable("embedding/table", 64e6))
     for layer in range(num_layers):
         scope = f"layer_{layer}"
         source = normalize(f"{scope}/attention", out)
@@ -149,7 +158,7 @@ def _transformer(model: _Model, num_layers: int) -> None:
         hidden = dense(f"{scope}/mlp/in", normalize(f"{scope}/mlp", out))
         hidden = dense(f"{scope}/mlp/out", model.light(f"{scope}/mlp/Gelu", hidden))
         out = model.light(f"{scope}/mlp/Add", out, hidden)
-    model.heavy("loss/MatMul", out, model.variable("loss/kernel", 64e6))
+    model.heavy("loss/MatMul", out, variable=model.variable("loss/kernel", 64e6))
 
 
 FAMILIES: dict[str, Callable[[_Model, int], None]] = {
@@ -185,45 +194,44 @@ def _training_ops(model: _Model) -> list[Op]:
     """Gradients in the reverse order of the ops they differentiate, and updates of variables.
 
     The gradient of an op reads what its consumers send back (a sum, where there are several) and
-    the op's own inputs. That of a variable is an op of its own, as long as the other.
+    the op's own inputs. That of a variable is an op of its own, as long as the other. Its update
+    reads the sum over the ops that use it.
     """
-    size_of = {op.name: op.outputs[0].bytes for op in model.ops}
+    size_of = {op.name: op.outputs[0].bytes for op in model.ops} | model.variable_bytes
     summands: dict[str, list[str]] = defaultdict(list)  # gradients by what they are with respect to
     ops: list[Op] = []
 
-    def duration(seconds: float) -> dict[str, float]:
-        return {"gpu": round(seconds * model.rng.uniform(0.8, 1.2) * 1e9) / 1e9}
+    def add(
+        name: str, op_type: str, inputs: tuple[str, ...], to: tuple[str, ...], ns: float
+    ) -> str:
+        """Adds an op of about so long, whose outputs are as large as what they are for."""
+        outputs = tuple(Output(size_of[each]) for each in to)
+        seconds = {"gpu": round(ns * model.rng.uniform(0.8, 1.2)) / 1e9}
+        ops.append(Op(name, op_type, inputs, outputs=outputs, seconds=seconds))
+        return name
+
+    def total(of: str) -> list[str]:
+        """All that is sent back to an op or a variable, as one tensor."""
+        found = summands[of]
+        if len(found) < 2:
+            return found
+        return [add(f"{_GRADIENT}{of}_AddN", "AddN", tuple(found), (of,), 2_000 * len(found))]
 
     for op in reversed(model.ops):
-        scope, _, leaf = op.name.rpartition("/")
-        prefix = _GRADIENT + op.name
-        upstream = summands[op.name]
-        if len(upstream) > 1:
-            seconds = duration(2e-6 * len(upstream))
-            total = f"{prefix}_AddN"
-            ops.append(Op(total, "AddN", tuple(upstream), outputs=op.outputs, seconds=seconds))
-            upstream = [total]
-        if op.name in model.variables:
-            inputs = (*upstream, op.name)
-            update = f"{scope}/update_{leaf}"
-            ops.append(Op(update, "ApplyGradientDescent", inputs, seconds=duration(5e-6)))
-            continue
-        for suffix, wanted in (
-            ("", [i for i in op.inputs if i not in model.variables]),
-            ("_variables", [i for i in op.inputs if i in model.variables]),
-        ):
-            if not wanted:
-                continue
-            gradient = Op(
-                prefix + suffix,
-                f"{op.type}Grad",
-                (*upstream, *op.inputs),
-                outputs=tuple(Output(size_of[i]) for i in wanted),
-                seconds=duration(op.seconds["gpu"]),
-            )
-            ops.append(gradient)
-            for port, name in enumerate(wanted):
-                summands[name].append(f"{gradient.name}:{port}")
+        inputs = (*total(op.name), *op.inputs)
+        variable = model.variable_of.get(op.name)
+        ns = op.seconds["gpu"] * 1e9
+        if op.inputs:
+            gradient = add(_GRADIENT + op.name, f"{op.type}Grad", inputs, op.inputs, ns)
+            for port, name in enumerate(op.inputs):
+                summands[name].append(f"{gradient}:{port}")
+        if variable is not None:
+            name = f"{_GRADIENT}{op.name}_variable"
+            summands[variable].append(add(name, f"{op.type}Grad", inputs, (variable,), ns))
+            if op.name == model.users[variable][0]:  # the last that is differentiated
+                scope, _, leaf = variable.rpartition("/")
+                gradients = tuple(total(variable))
+                add(f"{scope}/update_{leaf}", "ApplyGradientDescent", gradients, (), 5_000)
     return ops
 
 

@@ -79,7 +79,7 @@ class Criterion:
     Attributes:
         text: What must hold.
         measured: The figure, and where it was found.
-        holds: Whether it holds; None where it was not measured.
+        holds: Whether it holds; None where it was not measured or is not judged.
     """
 
     text: str
@@ -97,12 +97,17 @@ class Criterion:
         return cls._of_worst(text, ratios, min, lambda worst: worst >= limit)
 
     @classmethod
+    def shown(cls, text: str, ratios: Mapping[str, float]) -> Criterion:
+        """The least ratio, not judged; ratios by what they are of."""
+        return cls._of_worst(text, ratios, min, lambda _: None)
+
+    @classmethod
     def _of_worst(
         cls,
         text: str,
         ratios: Mapping[str, float],
         pick: Callable[..., str],
-        holds: Callable[[float], bool],
+        holds: Callable[[float], bool | None],
     ) -> Criterion:
         if not ratios:
             return cls(text, "not measured at this size", None)

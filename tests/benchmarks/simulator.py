@@ -28,7 +28,7 @@ SECTIONS: dict[str, Callable[[Scale], Report]] = {
     "threads": threads,
     "compile": compiling,
 }
-_WIDTH_OF_A_PIPE = 200
+_WIDTH_OF_A_PIPE = 220
 PAGE = Path(__file__).parents[2] / "docs" / "speed.md"
 
 

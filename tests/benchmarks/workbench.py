@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ class Scale:
         warm_rows: Placements that a subject simulates right before it is timed.
         reference_ops: Ops of the graphs for the pure-Python reference.
         worth_judging: The least ops of a graph on which the criteria are judged.
+        large: The least ops of a graph on which less is measured; see :meth:`at`.
     """
 
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
@@ -44,6 +46,16 @@ class Scale:
     moves: int = 256
     reference_ops: int = 500
     worth_judging: int = 10_000
+    large: int = 100_000
+
+    def at(self, num_ops: int) -> Scale:
+        """What is measured on graphs of so many ops: on large ones fewer placements and moves."""
+        if num_ops < self.large:
+            return self
+        rows, warm_rows = max(1, self.rows // 4), max(1, self.warm_rows // 4)
+        return dataclasses.replace(
+            self, rows=rows, warm_rows=warm_rows, moves=max(1, self.moves // 2)
+        )
 
 
 FULL = Scale()
