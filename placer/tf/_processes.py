@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from placer.tf import _wire
 
 START_SECONDS = 120.0
 """How long a process may take to start: it imports TensorFlow, perhaps on a busy machine."""
+
+_NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")  # of TensorFlow's libraries
 
 
 class LostError(PlacerError):
@@ -125,9 +128,9 @@ class Process:
         if code == -signal.SIGKILL:
             return "the process was killed, as the system does where memory runs out"
         how = f"ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        last = f": {lines[-1].strip()[:300]}" if lines else ""
-        return f"the process {how}{last}"
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
+        said = [line[:300] for line in lines if line and not _NOTE.match(line)]
+        return f"the process {how}" + (f": {said[-1]}" if said else "")
 
     def kill(self) -> None:
         """Ends the process and all in its group at once, and waits for it."""
