@@ -145,8 +145,9 @@ def test_no_step_is_shorter_than_the_floor(family: str, training: bool, kind: st
     work = workload(next(m for m in MODELS if (m.family, m.training) == (family, training)), 500)
     placements = work.placements(kind, 4, 16, seed=0)
     assert len(np.unique(placements, axis=0)) == 16
-    bound = Floor.build(work.graph, make_cluster(4)).seconds(placements)
-    assert (TunedFloor.build(work.graph, make_cluster(4)).seconds(placements) == bound).all()
+    floor = Floor.build(work.graph, make_cluster(4))
+    bound = floor.seconds(placements)
+    assert (TunedFloor.build(floor).seconds(placements) == bound).all()
     for order in ("fifo", "priority"):
         for channel in ("pair", "bus", "none"):
             simulator = Simulator(work.graph, make_cluster(4, channel), order=order)

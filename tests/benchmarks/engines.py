@@ -129,7 +129,7 @@ def _subjects(graph: OpGraph, num_devices: int, *, all_engines: bool) -> Subject
     subjects: Subjects = dict(
         zip(_PASSES, (floor.seconds, floor.seconds_without_branches), strict=True)
     )
-    subjects["tuned floor"] = TunedFloor.build(graph, cluster).seconds
+    subjects["tuned floor"] = TunedFloor.build(floor).seconds
     for order in _ORDERS:
         subjects[order] = Simulator(graph, cluster, order=order).evaluate
     if all_engines and num_devices == _OTHER_ENGINES_ON:

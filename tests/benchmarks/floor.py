@@ -43,9 +43,20 @@ class Floor(NamedTuple):
     @classmethod
     def build(cls, graph: OpGraph, cluster: Cluster) -> Floor:
         """Prepares the pass for a graph numbered in a topological order."""
+        producers, consumers, tensors = graph.edges
+        if not (producers < consumers).all():
+            raise ValueError(f"{graph.name}: ops are not numbered in a topological order")
+        order = np.argsort(consumers, kind="stable")
+        duration_ns = _whole_ns(op_seconds(graph, cluster))
+        firsts: dict[bytes, int] = {}  # durations -> first device that has them
+        first = [firsts.setdefault(column.tobytes(), d) for d, column in enumerate(duration_ns.T)]
+        speeds, speed_of = np.unique(first, return_inverse=True)
         return cls(
-            *_edges(graph),
-            *_durations(graph, cluster),
+            np.searchsorted(consumers[order], np.arange(graph.num_ops + 1)).astype(np.uint32),
+            producers[order].astype(np.uint32),
+            np.append(graph.tensor_bytes, 0.0)[tensors[order]],  # -1 stands for a control signal
+            duration_ns[:, speeds].ravel(),
+            speed_of.astype(np.uint32),
             cluster.bandwidth.ravel().copy(),
             cluster.latency_seconds.ravel().copy(),
             1.0 - np.eye(cluster.num_devices).ravel(),
@@ -70,38 +81,22 @@ class TunedFloor(NamedTuple):
     speed_of: NDArray[np.uint32]  # [num_devices] column of the durations
 
     @classmethod
-    def build(cls, graph: OpGraph, cluster: Cluster) -> TunedFloor:
-        """Prepares the pass for a graph numbered in a topological order, and for equal links."""
-        apart = ~np.eye(cluster.num_devices, dtype=bool)
-        (bandwidth,) = set(cluster.bandwidth[apart].tolist())
-        (latency,) = set(cluster.latency_seconds[apart].tolist())
-        offsets, producer, num_bytes = _edges(graph)
-        transfer_ns = _whole_ns(latency + num_bytes / bandwidth)
-        return cls(offsets, producer, transfer_ns, *_durations(graph, cluster))
+    def build(cls, floor: Floor) -> TunedFloor:
+        """Prepares the pass for what a floor was made for, if all its links are equal."""
+        apart = floor.least_ns > 0
+        (bandwidth,) = set(floor.bandwidth[apart].tolist())
+        (latency,) = set(floor.latency_seconds[apart].tolist())
+        return cls(
+            floor.edge_offsets,
+            floor.edge_producer,
+            _whole_ns(latency + floor.edge_bytes / bandwidth),
+            floor.duration_ns,
+            floor.speed_of,
+        )
 
     def seconds(self, placements: NDArray[np.int32]) -> NDArray[np.float64]:
         """The longest path under each placement ``[batch, num_ops]``, ``[batch]``."""
         return _longest_paths_over_equal_links(*self, placements) / 1e9
-
-
-def _edges(graph: OpGraph) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
-    """Edges by consumer: where those of each op begin, their producers, and their bytes."""
-    producers, consumers, tensors = graph.edges
-    if not (producers < consumers).all():
-        raise ValueError(f"{graph.name}: ops are not numbered in a topological order")
-    order = np.argsort(consumers, kind="stable")
-    return (
-        np.searchsorted(consumers[order], np.arange(graph.num_ops + 1)).astype(np.uint32),
-        producers[order].astype(np.uint32),
-        np.append(graph.tensor_bytes, 0.0)[tensors[order]],  # -1 stands for a control signal
-    )
-
-
-def _durations(graph: OpGraph, cluster: Cluster) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
-    """Nanoseconds of each op on each kind of equally fast devices, and the kind of each device."""
-    duration_ns = _whole_ns(op_seconds(graph, cluster))
-    speeds, speed_of = np.unique(duration_ns, axis=1, return_inverse=True)
-    return speeds.ravel(), speed_of.ravel().astype(np.uint32)
 
 
 def _whole_ns(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

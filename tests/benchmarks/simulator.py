@@ -1,7 +1,7 @@
 """How fast the simulator is: ``python -m tests.benchmarks.simulator`` from the root of the project.
 
 Without names of sections, all run. ``docs/speed.md`` explains the figures; ``--write`` puts them
-there. It takes some minutes and wants a machine that does nothing else.
+there. It takes some ten minutes and wants a machine that does nothing else.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Scale:
     moves: int = 256
     reference_ops: int = 500
     worth_judging: int = 10_000
-    large: int = 100_000
+    large: int = 50_000
 
     def at(self, num_ops: int) -> Scale:
         """What is measured on graphs of so many ops: on large ones fewer placements and moves."""
