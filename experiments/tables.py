@@ -185,6 +185,23 @@ def simulation_table(graph: str, cluster: str, summary: Mapping[str, Any]) -> Ta
     )
 
 
+def measurement_table(graph: str, cluster: str, summary: Mapping[str, Any]) -> Table:
+    """What :func:`experiments.measuring.summarize` gives."""
+    if summary["feasible"]:
+        result = (
+            f"step time {format_seconds(summary['step_time_seconds'])}, "
+            f"spread {format_seconds(summary['spread_seconds'])}"
+        )
+    else:
+        result = f"infeasible: {summary['infeasible_because']}"
+    rows = [
+        (kind, str(index), format_seconds(seconds))
+        for kind in ("warmup", "step")
+        for index, seconds in enumerate(summary[f"{kind}_seconds"], start=1)
+    ]
+    return make_table(f"{graph} on {cluster}: {result}", ("kind", ">number", ">seconds"), rows)
+
+
 def cluster_tables(summary: Mapping[str, Any]) -> list[Table]:
     """What :func:`experiments.inspection.summarize_cluster` gives."""
     devices = [

@@ -10,6 +10,7 @@ Their graphs are bundled with placer, so that no tracing is needed to use them::
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +30,19 @@ class Workload:
     name: str
     description: str
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that it can be built in, as they are in the bundled graph."""
+        parameters = inspect.signature(self._module.build).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
     def build(self, **sizes: Any) -> tuple[Any, tuple[Any, ...]]:
         """Returns the step as a ``tf.function`` and the specs of its arguments.
 
         Args:
             **sizes: What differs from the bundled sizes; see the module's ``build``.
         """
-        module = importlib.import_module(f"{__name__}.{self.name}")
-        step, specs = module.build(**sizes)
+        step, specs = self._module.build(**sizes)
         return step, specs
 
     def graph(self, **sizes: Any) -> OpGraph:
@@ -45,6 +51,10 @@ class Workload:
 
         step, specs = self.build(**sizes)
         return placer.tf.read(step, *specs, name=self.name)
+
+    @property
+    def _module(self) -> Any:
+        return importlib.import_module(f"{__name__}.{self.name}")
 
 
 WORKLOADS: dict[str, Workload] = {
