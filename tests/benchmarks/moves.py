@@ -141,7 +141,9 @@ def _bundled(name: str, preset: str) -> _Case:
     graph = OpGraph.load(name)
     work = Workload(graph, group_ops(graph))
     simulator = Simulator(graph, Cluster.load(preset))
-    return _Case(work, simulator, {"op groups": work.groups.group_of_op})
+    case = _Case(work, simulator, {"op groups": work.groups.group_of_op})
+    simulator.schedule(case.base(0))  # loads what near a capacity tells the exact peak
+    return case
 
 
 def _repeat(
