@@ -260,7 +260,7 @@ def build_tables(
     seconds = op_seconds(graph, cluster)
     _check_seconds(graph, cluster, seconds)
     duration_ns = np.maximum(1.0, np.rint(seconds * 1e9))
-    speeds, speed_of = np.unique(duration_ns, axis=1, return_inverse=True)
+    speeds, speed_of = _distinct_columns(duration_ns)
     memory_bytes = np.array([device.memory_bytes for device in cluster.devices], np.float64)
     allowed = allowed_devices(graph, cluster)
     tables = Tables(
@@ -276,8 +276,8 @@ def build_tables(
         temporary_bytes=graph.temporary_bytes.copy(),
         start_bytes=graph.temporary_bytes + output_bytes,
         lasting_bytes=graph.parameter_bytes + output_bytes,
-        duration_ns=np.ascontiguousarray(speeds),
-        speed_of=speed_of.astype(np.int32).ravel(),
+        duration_ns=speeds,
+        speed_of=speed_of,
         bandwidth=cluster.bandwidth.copy(),
         latency_seconds=cluster.latency_seconds.copy(),
         channel_ids=cluster.channel_ids.copy(),
@@ -346,6 +346,14 @@ def _check_seconds(graph: OpGraph, cluster: Cluster, seconds: Floats) -> None:
             f"sending {most_bytes:.3g} bytes from {cluster.device_names[source]} to "
             f"{cluster.device_names[target]} takes {transfers.max():.3g} s; {limit}"
         )
+
+
+def _distinct_columns(table: Floats) -> tuple[Floats, Ints]:
+    """The columns without repetition, and which of them each one is."""
+    numbers: dict[bytes, int] = {}
+    which = [numbers.setdefault(column.tobytes(), len(numbers)) for column in table.T]
+    firsts = [which.index(number) for number in range(len(numbers))]
+    return np.ascontiguousarray(table[:, firsts]), np.array(which, np.int32)
 
 
 def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:

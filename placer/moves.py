@@ -146,35 +146,34 @@ class Moves:
         Raises:
             PlacementError: No index of an op, or of a device; or not as many devices as moves.
         """
-        moves = [self._check_ops(each) for each in ops]
+        ends, moving = self._check_moves(ops)
+        num_moves = len(ends) - 1
         targets = np.asarray(devices)
-        if len(moves) == targets.size == 0:
+        if num_moves == targets.size == 0:
             return np.zeros(0)
-        if targets.dtype.kind not in "iu" or targets.shape != (len(moves),):
+        if targets.dtype.kind not in "iu" or targets.shape != (num_moves,):
             raise PlacementError(
                 f"devices are {targets.dtype} of shape {targets.shape}; expected integers of "
-                f"shape ({len(moves)},), a device index per move"
+                f"shape ({num_moves},), a device index per move"
             )
         if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
             self._refuse_devices(targets)
-        cost = self._costs[len(moves[0]) > 1]
-        step_ns = np.full(len(moves), -1.0)
+        cost = self._costs[len(moving) > num_moves]
+        step_ns = np.full(num_moves, -1.0)
         if self._can_try and cost.worth_a_trial():
-            ends = np.zeros(len(moves) + 1, np.uint32)
-            np.cumsum([len(each) for each in moves], out=ends[1:])
             starts = self._try_moves(
                 self._tables_of_moves,
-                np.concatenate(moves),
+                moving,
                 ends,
                 targets.astype(np.uint32),
                 self._step_ns,
                 cost.most_starts,
                 step_ns,
             )
-            cost.learn(starts, int((step_ns < 0).sum()), len(moves))
+            cost.learn(starts, int((step_ns < 0).sum()), num_moves)
         seconds = step_ns / _NS
         for i in np.flatnonzero(step_ns < 0):
-            seconds[i] = self._run(moves[i], int(targets[i]))
+            seconds[i] = self._run(moving[ends[i] : ends[i + 1]], int(targets[i]))
         return seconds
 
     def commit(self) -> None:
@@ -212,6 +211,19 @@ class Moves:
         placement[ops] = device
         return float(self._evaluate(placement[None])[0])
 
+    def _check_moves(
+        self, ops: Sequence[int | ArrayLike] | NDArray[np.integer]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Where the ops of each move begin, and the end, ``[num_moves + 1]``; all ops."""
+        if all(isinstance(each, (int, np.integer)) for each in ops):
+            array = np.asarray(ops)
+            if len(array) and not (array.min() >= 0 and array.max() < self._graph.num_ops):
+                self._refuse_ops(ops)
+            return np.arange(len(array) + 1, dtype=np.uint32), array.astype(np.uint32)
+        moves = [self._check_ops(each) for each in ops]
+        ends = np.cumsum([0, *map(len, moves)])
+        return ends.astype(np.uint32), np.concatenate(moves)
+
     def _check_ops(self, ops: int | ArrayLike) -> NDArray[np.uint32]:
         """Op indices, each once."""
         if isinstance(ops, (int, np.integer)):
@@ -226,6 +238,9 @@ class Moves:
                 and array[-1] < self._graph.num_ops
             ):
                 return array.astype(np.uint32)
+        self._refuse_ops(ops)
+
+    def _refuse_ops(self, ops: object) -> NoReturn:
         raise PlacementError(
             f"ops are {ops!r}; expected one or more op indices from 0 to {self._graph.num_ops - 1}"
         )
