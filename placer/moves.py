@@ -137,7 +137,9 @@ class Moves:
     def try_moves(
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer], devices: ArrayLike
     ) -> NDArray[np.float64]:
-        """The step times in seconds of several moves, each from the base.
+        """The step times in seconds of several moves, each from the base; none can be committed.
+
+        To commit the best one, try it again with :meth:`try_move`.
 
         Args:
             ops: The op or the ops of each move, ``num_moves`` of them.
@@ -146,16 +148,16 @@ class Moves:
         Raises:
             PlacementError: No index of an op, or of a device; or not as many devices as moves.
         """
+        self._last = None
         ends, moving = self._check_moves(ops)
         num_moves = len(ends) - 1
-        targets = np.asarray(devices)
-        if num_moves == targets.size == 0:
-            return np.zeros(0)
-        if targets.dtype.kind not in "iu" or targets.shape != (num_moves,):
+        targets = _integers(devices)
+        if targets.shape != (num_moves,):
             raise PlacementError(
-                f"devices are {targets.dtype} of shape {targets.shape}; expected integers of "
-                f"shape ({num_moves},), a device index per move"
+                f"devices are {devices!r}; expected {num_moves} device indices, one per move"
             )
+        if num_moves == 0:
+            return np.zeros(0)
         if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
             self._refuse_devices(targets)
         cost = self._costs[len(moving) > num_moves]
@@ -215,6 +217,10 @@ class Moves:
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer]
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Where the ops of each move begin, and the end, ``[num_moves + 1]``; all ops."""
+        try:
+            ops = list(ops)
+        except TypeError:
+            self._refuse_ops(ops)
         if all(isinstance(each, (int, np.integer)) for each in ops):
             array = np.asarray(ops)
             if len(array) and not (array.min() >= 0 and array.max() < self._graph.num_ops):
@@ -230,14 +236,9 @@ class Moves:
             if 0 <= ops < self._graph.num_ops:
                 return np.array((ops,), np.uint32)
         else:
-            array = np.unique(np.asarray(ops))
-            if (
-                array.dtype.kind in "iu"
-                and array.size
-                and array[0] >= 0
-                and array[-1] < self._graph.num_ops
-            ):
-                return array.astype(np.uint32)
+            array = _integers(ops)
+            if array.size and array.min() >= 0 and array.max() < self._graph.num_ops:
+                return np.unique(array).astype(np.uint32)
         self._refuse_ops(ops)
 
     def _refuse_ops(self, ops: object) -> NoReturn:
@@ -250,3 +251,14 @@ class Moves:
             f"device is {devices}; expected device indices from 0 to "
             f"{self._cluster.num_devices - 1}"
         )
+
+
+def _integers(values: ArrayLike) -> NDArray[np.integer]:
+    """As an array of integers; of shape ``[1, 0]`` if they are none, which fits nowhere."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # ragged
+        return np.zeros((1, 0), np.int64)
+    if array.size == 0:
+        return array.astype(np.int64)
+    return array if array.dtype.kind in "iu" else np.zeros((1, 0), np.int64)

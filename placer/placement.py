@@ -220,7 +220,7 @@ class Schedule:
         transfer_bytes: Sum over all transfers.
         num_transfers: How many transfers there are.
         first_overflow: By name of each device whose memory does not suffice, the op that first
-            takes more than there is: by its start, or by its tensor's arrival.
+            takes more than there is: by its start, or as its tensor is sent there.
     """
 
     step_time_seconds: float

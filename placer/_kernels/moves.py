@@ -29,7 +29,7 @@ UNKNOWN = -1.0
 _QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
 _TRIALS, _CUTS, _STARTS = range(3)  # counters
 _FROM_BASE, _FROM_LINE, _FROM_QUEUE = range(3)  # where a candidate waits
-_MOST_CUTS = 1_000_000_000  # one trial makes far less than as many again
+_MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
 
 
 @helper
@@ -372,7 +372,7 @@ def _forget_stamps(m: MoveTables) -> None:
         m.ops[op].moved = m.ops[op].disturbed = m.ops[op].started = m.ops[op].seen = 0
     for channel in range(len(m.channels)):
         m.channels[channel].stamp = 0
-    m.counters[:] = 0
+    m.counters[_TRIALS] = m.counters[_CUTS] = 0
 
 
 @subroutine
@@ -399,7 +399,7 @@ def _try_move(
 
     if not _may_move(m, ops, device):
         return np.inf, 0
-    if m.counters[_CUTS] > _MOST_CUTS:
+    if max(m.counters[_TRIALS], m.counters[_CUTS]) > _MOST_STAMPS:
         _forget_stamps(m)
     m.counters[_TRIALS] += 1
     trial = int(m.counters[_TRIALS])

@@ -11,12 +11,19 @@ from numpy.testing import assert_array_equal
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
+from placer.moves import Moves
 from placer.simulator import Simulator
 from tests import strategies
 from tests.simulator.builders import cluster as example_cluster
 from tests.simulator.builders import graph, op, random_graph
 
 many = settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+
+
+def only_trials(session: Moves) -> None:
+    """Has it make no full runs, which would hide what is wrong with trials."""
+    for cost in session._costs:
+        cost.most_starts = 10**9
 
 
 def check_drawn_moves(data: st.DataObject, simulator: Simulator) -> None:
@@ -125,8 +132,7 @@ def test_many_moves_in_many_graphs_equal_full_runs() -> None:
         if rng.random() < 0.5:
             base = (np.arange(num_ops) * 5 // num_ops % num_devices).astype(np.int32)
         session = simulator.moves(base)
-        for cost in session._costs:
-            cost.most_starts = 10**9  # no full runs
+        only_trials(session)
         moves = [rng.integers(num_ops, size=rng.choice([1, 2, 3, 5])) for _ in range(100)]
         devices = rng.integers(num_devices, size=100)
         placements = np.repeat(base[None], 100, axis=0)
@@ -213,6 +219,8 @@ def test_memory_decides_exactly() -> None:
         (-1, 0, r"ops are \[?-1\]?; expected one or more op indices"),
         ([], 0, r"ops are \[\]; expected one or more"),
         ([0.5], 0, r"ops are \[0.5\]; expected one or more"),
+        ([[1, 2], [3]], 0, r"ops are \[\[1, 2\], \[3\]\]; expected one or more"),
+        ([None, 1], 0, r"ops are \[None, 1\]; expected one or more"),
         (0, 2, r"device is \[?2\]?; expected device indices from 0 to 1"),
         (0, -1, r"device is \[?-1\]?; expected device indices"),
         (0, 0.5, "device"),
@@ -227,18 +235,25 @@ def test_moves_that_are_none_are_refused(ops: object, device: int, message: str)
         session.try_moves([ops], [device])
 
 
-def test_devices_of_another_shape_are_refused() -> None:
-    """One per move, and integers."""
+def test_moves_and_devices_that_do_not_go_together_are_refused() -> None:
+    """One device per move, and integers."""
     session = Simulator(graph(op("a", 1), op("b", 1)), example_cluster(2)).moves([0, 0])
-    with pytest.raises(PlacementError, match=r"shape \(1,\); expected integers of shape \(2,\)"):
-        session.try_moves([0, 1], [1])
-    with pytest.raises(PlacementError, match="devices are float64"):
-        session.try_moves([0], [1.0])
+    for devices in ([1], [1.0, 1.0], [[1], [1, 1]], 1, [[0, 1]], ["a", "b"]):
+        with pytest.raises(PlacementError, match="expected 2 device indices, one per move"):
+            session.try_moves([0, 1], devices)
+    for ops in (5, None, np.array(1)):
+        with pytest.raises(PlacementError, match="expected one or more op indices"):
+            session.try_moves(ops, [1])
+    assert_array_equal(session.try_moves(iter([0, 1]), [1, 0]), [1e-9, 2e-9])
 
 
 def test_there_must_be_something_to_commit() -> None:
     """A move is committed once."""
     session = Simulator(graph(op("a", 1), op("b", 1)), example_cluster(2)).moves([0, 0])
+    with pytest.raises(UsageError, match="nothing to commit"):
+        session.commit()
+    session.try_move(1, 1)
+    session.try_moves([1], [1])
     with pytest.raises(UsageError, match="nothing to commit"):
         session.commit()
     session.try_move(1, 1)
@@ -248,12 +263,22 @@ def test_there_must_be_something_to_commit() -> None:
         session.commit()
 
 
-def test_stamps_begin_anew_before_they_overflow() -> None:
-    """After a billion cuts, what is left of earlier ones is forgotten."""
+@pytest.mark.parametrize("counter", [0, 1], ids=["trials", "cuts"])
+def test_stamps_begin_anew_before_they_overflow(counter: int) -> None:
+    """After a billion, what is left of earlier ones is forgotten."""
     rng = np.random.default_rng(0)
-    graph = random_graph(60, rng)
-    session = Simulator(graph, example_cluster(3)).moves(np.zeros(60, np.int32))
-    expected = [session.try_move(i, 1) for i in range(60)]
-    session._tables_of_moves.counters[:2] = 1_000_000_001
-    assert [session.try_move(i, 1) for i in range(60)] == expected
-    assert session._tables_of_moves.counters[1] < 10_000
+    for _ in range(60):
+        graph = random_graph(30, rng)
+        simulator = Simulator(graph, example_cluster(3))
+        base = rng.integers(3, size=30).astype(np.int32)
+        session = simulator.moves(base)
+        only_trials(session)
+        for moving in rng.integers(30, size=29):
+            session.try_move(int(moving), 1)
+        session._tables_of_moves.counters[counter] = 1_000_000_001
+        devices = rng.integers(3, size=30)
+        for moving, device in zip(rng.integers(30, size=30), devices, strict=True):
+            moved = base.copy()
+            moved[moving] = device
+            assert session.try_move(int(moving), int(device)) == simulator.step_time(moved)
+        assert session._tables_of_moves.counters[counter] < 10_000
