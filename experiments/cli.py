@@ -174,6 +174,8 @@ def simulate(
 
     if trace is not None:
         tracing.check_trace(trace)
+        if trace == schedule:
+            raise UsageError(f"--schedule and --trace would both write {trace}")
     op_graph, devices = _load_graph(graph, workload), _load_cluster(cluster)
     if placement is not None and placement_devices is None:
         placed = Placement.load(placement, op_graph, devices)

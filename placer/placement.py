@@ -283,7 +283,10 @@ def check_priorities(priorities: ArrayLike, graph: OpGraph) -> NDArray[np.float6
     Raises:
         PlacementError: Another shape, or a value that is not finite.
     """
-    array = np.asarray(priorities, np.float64)
+    try:
+        array = np.asarray(priorities, np.float64)
+    except (TypeError, ValueError) as error:
+        raise PlacementError(f"priorities are no numbers: {error}") from None
     if array.shape != (graph.num_ops,):
         raise PlacementError(f"priorities have shape {array.shape}; expected ({graph.num_ops},)")
     if not np.isfinite(array).all():

@@ -75,8 +75,8 @@ class Simulator:
     ) -> None:
         if order not in ("fifo", "priority"):
             raise UsageError(f"order is {order!r}; expected 'fifo' or 'priority'")
-        if num_threads < 1:
-            raise UsageError(f"num_threads is {num_threads}; expected at least 1")
+        if not isinstance(num_threads, (int, np.integer)) or num_threads < 1:
+            raise UsageError(f"num_threads is {num_threads!r}; expected a whole number from 1")
         if priorities is not None and order == "fifo":
             raise PlacementError("priorities are given, but the order is 'fifo'")
         self.graph = graph

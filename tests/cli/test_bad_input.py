@@ -218,6 +218,13 @@ def test_unwritable_outputs(placer, folder: Path) -> None:
         check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")
 
 
+def test_two_outputs_in_one_file(placer, folder: Path) -> None:
+    """One would overwrite the other."""
+    options = ["--schedule", "s.json", "--trace", "s.json"]
+    arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", *options]
+    check(placer, folder, arguments, "--schedule and --trace would both write s.json")
+
+
 @pytest.mark.parametrize(("name", "suffix"), [("t.txt", ".txt"), ("t", ""), ("t.gz", ".gz")])
 def test_traces_of_unknown_formats(placer, folder: Path, name: str, suffix: str) -> None:
     """A trace is written under names that Perfetto opens, and no other file is written then."""

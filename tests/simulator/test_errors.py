@@ -141,7 +141,9 @@ def test_a_placement_object_is_taken_if_it_is_for_this_simulator() -> None:
     ("arguments", "error", "message"),
     [
         ({"order": "lifo"}, UsageError, "order is 'lifo'; expected 'fifo' or 'priority'"),
-        ({"num_threads": 0}, UsageError, "num_threads is 0; expected at least 1"),
+        ({"num_threads": 0}, UsageError, "num_threads is 0; expected a whole number from 1"),
+        ({"num_threads": 1.5}, UsageError, "num_threads is 1.5; expected a whole number"),
+        ({"order": "priority", "priorities": ["a", "b", "c"]}, PlacementError, "no numbers"),
         (
             {"priorities": [1, 2, 3]},
             PlacementError,

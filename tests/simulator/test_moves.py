@@ -31,6 +31,7 @@ def check_drawn_moves(data: st.DataObject, simulator: Simulator) -> None:
     graph, cluster = simulator.graph, simulator.cluster
     base = data.draw(strategies.placements(graph, cluster))
     session = simulator.moves(base)
+    only_trials(session)
     assert session.step_time_seconds == simulator.step_time(base)
     ops_of_move = st.lists(st.integers(0, graph.num_ops - 1), min_size=1, max_size=4)
     for ops in data.draw(st.lists(ops_of_move, min_size=1, max_size=12)):
@@ -79,6 +80,7 @@ def check_random_moves(
     """Compares moves of one op, and of many, with full runs."""
     simulator = Simulator(graph, cluster)
     session = simulator.moves(base)
+    only_trials(session)
     for _ in range(num_moves):
         ops = rng.integers(graph.num_ops, size=rng.choice([1, 1, 1, 2, 10]))
         device = int(rng.integers(cluster.num_devices))
