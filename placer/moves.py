@@ -17,7 +17,7 @@ from placer.graph import OpGraph
 _NS = 1e9  # nanoseconds per second
 _STARTS_PER_OP = 3  # an op start in a trial takes about as long as three in a full run
 _PROBE_EVERY = 32  # where full runs are faster, how often to see whether they still are
-_MEMORY = 0.1  # weight of the last trial in what trials take
+_MEMORY = 0.1  # weight of the last trial in what trials take, but for the first ones
 
 
 class _Cost:
@@ -26,6 +26,7 @@ class _Cost:
     def __init__(self, num_ops: int) -> None:
         self.most_starts = 1 + num_ops // _STARTS_PER_OP  # then a full run would have taken less
         self._mean_starts = 0.0
+        self._num_trials = 0
         self._full_runs = 0
 
     def worth_a_trial(self) -> bool:
@@ -38,7 +39,8 @@ class _Cost:
     def learn(self, num_starts: int, num_given_up: int, num_trials: int) -> None:
         """Takes note of trials; one that is given up costs a full run on top."""
         mean = (num_starts + num_given_up * self.most_starts) / num_trials
-        weight = _MEMORY if num_trials == 1 else 1 - (1 - _MEMORY) ** num_trials
+        self._num_trials += num_trials
+        weight = max(1 - (1 - _MEMORY) ** num_trials, num_trials / self._num_trials)
         self._mean_starts += weight * (mean - self._mean_starts)
 
 

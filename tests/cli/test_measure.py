@@ -33,8 +33,11 @@ def _cluster(folder) -> None:
 def test_measures_on_a_worker_that_is_served(placer) -> None:
     """It prints where it is, and ends when interrupted; the result is one JSON document."""
     root = Path(__file__).parents[2]
+    # a shell has what it runs in the background ignore interrupts
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script += "; from experiments.cli import main; main()"
     with subprocess.Popen(
-        [sys.executable, "-c", "from experiments.cli import main; main()", "worker", "--port", "0"],
+        [sys.executable, "-c", script, "worker", "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},

@@ -169,7 +169,7 @@ def test_trials_end_early() -> None:
     moved[1050] = 1 - moved[1050]
     assert session.try_move(1050, int(moved[1050])) == simulator.step_time(moved)
     assert session.step_time_seconds < simulator.step_time(moved)
-    assert 0 < session._costs[0]._mean_starts < 1
+    assert 0 < session._costs[0]._mean_starts < 10
 
 
 def test_full_runs_are_made_where_trials_take_longer() -> None:
