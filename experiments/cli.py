@@ -65,6 +65,15 @@ ClusterOption = Annotated[
     str | None,
     typer.Option("--cluster", help="Cluster file, .toml, or name of a preset.", metavar="CLUSTER"),
 ]
+PlacementOption = Annotated[
+    Path | None, typer.Option("--placement", help="Placement file, .json.", metavar="FILE")
+]
+PlacementDevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--placement-devices", help="Device on which to place every op.", metavar="DEVICE"
+    ),
+]
 GroupsOption = Annotated[
     int | None,
     typer.Option("--groups", help="At most so many op groups.", min=1, metavar="N"),
@@ -139,15 +148,8 @@ def simulate(
     graph: GraphOption = None,
     workload: WorkloadOption = None,
     cluster: ClusterOption = None,
-    placement: Annotated[
-        Path | None, typer.Option("--placement", help="Placement file, .json.", metavar="FILE")
-    ] = None,
-    placement_devices: Annotated[
-        str | None,
-        typer.Option(
-            "--placement-devices", help="Device on which to place every op.", metavar="DEVICE"
-        ),
-    ] = None,
+    placement: PlacementOption = None,
+    placement_devices: PlacementDevicesOption = None,
     order: Annotated[
         Order | None,
         typer.Option("--order", help="Which ready op goes first; otherwise the placement's."),
@@ -361,15 +363,8 @@ def measure(
             "--size", help="A size that differs from the bundled graph's.", metavar="NAME=NUMBER"
         ),
     ] = None,
-    placement: Annotated[
-        Path | None, typer.Option("--placement", help="Placement file, .json.", metavar="FILE")
-    ] = None,
-    placement_devices: Annotated[
-        str | None,
-        typer.Option(
-            "--placement-devices", help="Device on which to place every op.", metavar="DEVICE"
-        ),
-    ] = None,
+    placement: PlacementOption = None,
+    placement_devices: PlacementDevicesOption = None,
     workers: Annotated[
         str | None,
         typer.Option(

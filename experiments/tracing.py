@@ -108,15 +108,9 @@ class FlowStart(msgspec.Struct, tag_field="ph", tag="s"):
     tid: int
 
 
-class FlowFinish(msgspec.Struct, tag_field="ph", tag="f"):
+class FlowFinish(FlowStart, tag="f"):
     """Where an arrow ends."""
 
-    name: Literal["send", "receive"]
-    cat: Literal["flow"]
-    id: int
-    ts: float
-    pid: int
-    tid: int
     bp: Literal["e"] = "e"
 
 

@@ -24,6 +24,9 @@ Ints = NDArray[np.int32]
 MOST_SECONDS = 2.0**53 / 1e9
 """About 104 days: up to here, sums of nanoseconds are exact."""
 
+NUM_SUMS = 4
+"""Sums that the start-order engine keeps apart, as one would wait for its last addition."""
+
 FEASIBLE, WRONG_KIND, SPLIT_COLOCATION, TOO_MUCH_MEMORY = range(4)
 
 
@@ -81,8 +84,8 @@ class StartOrderScratch(NamedTuple):
     sent_by: Ints  # [max_slots * num_devices] last op that sent from each slot to each device
     sent_ns: Floats  # [max_slots * num_devices] when that arrives
     needed: Floats  # [num_devices] bytes taken, as if none were freed
-    counts: Ints  # [4 * num_devices] ops on each device, in independent sums
-    sums: Floats  # [4 * num_devices] bytes that ops there take
+    counts: Ints  # [NUM_SUMS * num_devices] ops on each device, in independent sums
+    sums: Floats  # [NUM_SUMS * num_devices] bytes that ops there take
     cases: Bools  # [2] whether the order is fifo, and whether the schedule is recorded
 
 
@@ -167,8 +170,8 @@ def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScra
         sent_by=_ints(num_sent),
         sent_ns=np.zeros(num_sent),
         needed=np.zeros(num_devices),
-        counts=_ints(4 * num_devices),
-        sums=np.zeros(4 * num_devices),
+        counts=_ints(NUM_SUMS * num_devices),
+        sums=np.zeros(NUM_SUMS * num_devices),
         cases=np.zeros(2, bool),
     )
 
@@ -311,10 +314,10 @@ def build_tables(
 
 def each_channel_has_one_source(cluster: Cluster) -> bool:
     """Whether what enters a channel always comes from the same device."""
-    return all(
-        len(np.unique(np.nonzero(cluster.channel_ids == channel)[0])) == 1
-        for channel in range(len(cluster.channel_names))
-    )
+    sources, targets = np.nonzero(cluster.channel_ids >= 0)
+    channels = cluster.channel_ids[sources, targets]
+    fed = np.unique(np.column_stack([channels, sources]), axis=0)
+    return len(fed) == len(np.unique(channels))
 
 
 def _least_transfer_ns(cluster: Cluster) -> float:

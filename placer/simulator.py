@@ -153,9 +153,9 @@ class Simulator:
     def moves(self, placement: Placement | ArrayLike) -> Moves:
         """Begins a session that tries moves from a placement ``[num_ops]``.
 
-        For local search: it tells step times of neighbouring placements many times faster than
-        simulating each, to the last bit the same. ``order="priority"``, several slots per device
-        and channels with several sources have no such shortcut: each trial simulates.
+        For local search: it tells step times of neighbouring placements, to the last bit the same,
+        from simulating only what differs. ``order="priority"``, several slots per device and
+        channels with several sources have no such shortcut: each trial simulates in full.
 
         Raises:
             PlacementError: As :meth:`step_time`.

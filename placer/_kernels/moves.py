@@ -531,19 +531,14 @@ def _try_move(
             elif source == _FROM_LINE:
                 at.line_head += 1
             else:
-                head, size = (
-                    at.heap_head,
-                    at.heap_size,
-                )
-                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], head, size)
-                at.heap_size = size - 1
+                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], at.heap_head, at.heap_size)
+                at.heap_size -= 1
+            node.started = cut
             if is_moved:
-                node.started = cut
                 num_queued -= 1
                 num_moved += 1
                 last_moved = max(last_moved, node.start_ns)
             else:
-                node.started = cut
                 last_start = max(last_start, node.start_ns)
                 position = at.expected
                 if node.position == position:
@@ -590,16 +585,14 @@ def _try_move(
                     else:
                         tensor = first_tensor + slot
                         num_bytes = m.tensor_bytes[tensor] if tensor < end_tensor else 0.0
-                        latency, bandwidth = (
-                            m.links[here, target].latency_seconds,
-                            m.links[here, target].bandwidth,
-                        )
-                        channel = m.links[here, target].channel
+                        link = m.links[here, target]
+                        seconds = link.latency_seconds + num_bytes / link.bandwidth
+                        channel = link.channel
                         if channel >= 0:
                             if m.channels[channel].stamp != cut:
                                 num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
                             arrival = max(free, m.channels[channel].free_ns)
-                        arrival += max(1.0, np.rint((latency + num_bytes / bandwidth) * 1e9))
+                        arrival += max(1.0, np.rint(seconds * 1e9))
                         if channel >= 0:
                             m.channels[channel].free_ns = arrival
                         m.sent[sent].by = this_start

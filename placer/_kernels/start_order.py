@@ -17,9 +17,17 @@ import numpy as np
 from placer._kernels.graphs import find_broken_constraint
 from placer._kernels.heaps import pop_event, pop_least, push_event, push_least
 from placer._kernels.jit import helper, jit
-from placer._tables import FEASIBLE, Bools, Floats, Ints, Recording, StartOrderScratch, Tables
+from placer._tables import (
+    FEASIBLE,
+    NUM_SUMS,
+    Bools,
+    Floats,
+    Ints,
+    Recording,
+    StartOrderScratch,
+    Tables,
+)
 
-_SUMS = 4  # independent sums, as one waits for its last addition
 _INPUT = 1 << 32  # an input in StartOrderScratch.waiting
 
 
@@ -35,7 +43,7 @@ def _reset(t: Tables, s: StartOrderScratch, placement: Ints) -> None:
     for op in range(num_ops):
         device = placement[op]
         s.waiting[op] = t.num_inputs[op] * _INPUT + device
-        part = (op % _SUMS) * num_devices + device
+        part = (op % NUM_SUMS) * num_devices + device
         s.counts[part] += 1
         s.sums[part] += t.lasting_bytes[op]
     first = 0
@@ -47,7 +55,7 @@ def _reset(t: Tables, s: StartOrderScratch, placement: Ints) -> None:
         s.free_ns[device] = 0.0
         s.next_start_ns[device] = np.inf
         s.needed[device] = 0.0
-        for part in range(device, _SUMS * num_devices, num_devices):
+        for part in range(device, NUM_SUMS * num_devices, num_devices):
             first += s.counts[part]
             s.needed[device] += s.sums[part]
 
