@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from placer.errors import PlacerError, UsageError
@@ -47,6 +47,7 @@ def start_server(
         device_count=None if gpus else {"GPU": 0},
     )
     host = socket.gethostname() if everywhere else "127.0.0.1"
+    others = set() if everywhere else _listeners()
     try:
         # sessions will call it a task of job "worker", which must not be its name before
         server = tf.distribute.Server({"alone": [f"{host}:{port}"]}, config=config, start=False)
@@ -54,7 +55,7 @@ def start_server(
         why = "it may be in use" if port else error.message
         raise PlacerError(f"a server cannot listen on port {port}: {why}") from None
     if not everywhere:
-        _accept_loopback_only()
+        _accept_loopback_only(_listeners() - others)
     server.start()
     return server
 
@@ -65,29 +66,47 @@ def address_of(server: Any) -> str:
     return address
 
 
-def _accept_loopback_only() -> None:
-    """Ties every socket on which this process listens to the loopback interface.
+def _accept_loopback_only(listeners: Iterable[int]) -> None:
+    """Ties sockets to the loopback interface.
+
+    Args:
+        listeners: Their file descriptors.
 
     Raises:
         PlacerError: The system does not have or allow that.
     """
     try:
-        for listener in _listeners():
-            option = socket.SO_BINDTODEVICE  # type: ignore[attr-defined,unused-ignore]
-            listener.setsockopt(socket.SOL_SOCKET, option, b"lo\0")
+        for descriptor in listeners:
+            with socket.socket(fileno=os.dup(descriptor)) as listener:
+                option = socket.SO_BINDTODEVICE  # type: ignore[attr-defined,unused-ignore]
+                listener.setsockopt(socket.SOL_SOCKET, option, b"lo\0")
     except (AttributeError, OSError) as error:
-        raise PlacerError(
-            "TensorFlow's server listens on all addresses, and this system cannot tie it to the "
-            f"loopback interface ({error}); expected Linux 5.7 or newer"
-        ) from None
+        raise _cannot_tie(error) from None
 
 
-def _listeners() -> Iterator[socket.socket]:
-    for name in os.listdir("/proc/self/fd"):
+def _listeners() -> set[int]:
+    """File descriptors of the sockets on which this process listens.
+
+    Raises:
+        PlacerError: The system does not tell.
+    """
+    found = set()
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError as error:
+        raise _cannot_tie(error) from None
+    for name in names:
         try:
-            found = socket.socket(fileno=os.dup(int(name)))
+            with socket.socket(fileno=os.dup(int(name))) as candidate:
+                if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(int(name))
         except OSError:  # no socket, or the listing itself
             continue
-        with found:
-            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                yield found
+    return found
+
+
+def _cannot_tie(error: Exception) -> PlacerError:
+    return PlacerError(
+        "TensorFlow's server listens on all addresses, and this system cannot tie it to the "
+        f"loopback interface ({error}); expected Linux 5.7 or newer"
+    )

@@ -106,12 +106,16 @@ def test_a_port_in_use() -> None:
 def test_a_server_is_reached_over_the_loopback_interface_only() -> None:
     """TensorFlow listens on all addresses; the kernel keeps what comes from elsewhere out."""
     script = """
-import socket
+import os, socket
 from placer.tf.servers import _listeners, address_of, start_server
+def tied_to(listener):
+    return listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).decode().strip(chr(0))
+own = socket.create_server(("127.0.0.1", 0))
 server = start_server()
-for listener in _listeners():
-    device = listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
-    print(device.decode().strip(chr(0)), listener.getsockname()[1], address_of(server))
+assert tied_to(own) == "", "what else listens in this process is left alone"
+for descriptor in _listeners() - {own.fileno()}:
+    listener = socket.socket(fileno=os.dup(descriptor))
+    print(tied_to(listener), listener.getsockname()[1], address_of(server))
 address, _, port = address_of(server).rpartition(":")
 socket.create_connection((address, int(port)), 5).close()
 """
