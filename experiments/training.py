@@ -260,6 +260,7 @@ class _PolicySearch:
         *,
         evaluations: int,
         seed: int,
+        seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
@@ -284,16 +285,18 @@ class _PolicySearch:
             trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
         saved_at = time.perf_counter()
         with deferred_interrupts() as stop:
-            while not trainer.done:
+            ended = trainer.done or trainer.out_of_time(seconds)
+            while not ended:
                 row = trainer.step()
+                ended = trainer.done or trainer.out_of_time(seconds)
                 progress = trainer.progress()
                 record.add(dataclasses.asdict(row), progress)
                 overdue = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
-                if overdue or stop.is_set() or trainer.done:
+                if overdue or stop.is_set() or ended:
                     trainer.save(checkpoint)
                     record.write_best(progress.choices, progress.best_seconds)
                     saved_at = time.perf_counter()
-                if stop.is_set() and not trainer.done:
+                if stop.is_set() and not ended:
                     raise KeyboardInterrupt
         return trainer.result()
 
@@ -310,6 +313,7 @@ class _PlainSearch:
         *,
         evaluations: int,
         seed: int,
+        seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
@@ -332,7 +336,14 @@ class _PlainSearch:
                 raise KeyboardInterrupt
 
         with deferred_interrupts() as stop:
-            return search(problem, evaluations=evaluations, seed=seed, start=start, on_progress=add)
+            return search(
+                problem,
+                evaluations=evaluations,
+                seed=seed,
+                seconds=seconds,
+                start=start,
+                on_progress=add,
+            )
 
 
 @contextmanager

@@ -157,6 +157,23 @@ class Problem:
         # take() keeps the result C-contiguous, as the simulator wants it
         return array.astype(np.int32).take(self.groups.group_of_op, axis=-1)
 
+    def check_start(self, start: ArrayLike) -> NDArray[np.int32]:
+        """Returns choices that a search may start from, ``[num_groups]``.
+
+        Raises:
+            UsageError: As :meth:`expand`, a batch, or an op group where it may not go.
+        """
+        placed = np.asarray(start)
+        self.expand(placed)
+        if placed.ndim != 1:
+            raise UsageError(f"start has shape {placed.shape}; expected ({self.num_groups},)")
+        for group in np.flatnonzero(~self.allowed[np.arange(self.num_groups), placed]):
+            raise UsageError(
+                f"start puts op group {self.groups.names[group]!r} on "
+                f"{self.cluster.device_names[placed[group]]}, where it may not go"
+            )
+        return placed.astype(np.int32)
+
     def evaluate(self, choices: ArrayLike) -> Evaluations:
         """Evaluates a batch of choices ``[batch, num_groups]``.
 
@@ -183,6 +200,7 @@ class SearchResult:
         seconds: Wall-clock seconds taken.
         best_so_far: Best step time after each evaluation, infinite before the first feasible
             one, ``[evaluations]``.
+        seconds_so_far: Wall-clock seconds taken until after each evaluation, ``[evaluations]``.
     """
 
     method: str
@@ -191,6 +209,7 @@ class SearchResult:
     evaluations: int
     seconds: float
     best_so_far: NDArray[np.float64]
+    seconds_so_far: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +238,7 @@ class Search(Protocol):
         *,
         evaluations: int,
         seed: int,
+        seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
@@ -228,10 +248,13 @@ class Search(Protocol):
             problem: The task.
             evaluations: The budget.
             seed: All randomness comes from it.
+            seconds: Where given, no batch is begun after so many seconds of wall-clock time; the
+                first is always evaluated. How far a search gets then depends on the machine.
             start: Choices to start from, ``[num_groups]``; evaluating them again counts.
             on_progress: Called after each batch.
 
         Raises:
+            UsageError: A budget that is none, or a start that may not be.
             InfeasibleError: No feasible placement was found.
         """
         ...

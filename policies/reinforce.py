@@ -58,7 +58,7 @@ class Trainer:
         if seed < 0:
             raise UsageError(f"seed is {seed}; expected a whole number >= 0")
         self.problem, self.config, self.seed = problem, config, seed
-        start = None if start is None else _check_start(start, problem)
+        start = None if start is None else problem.check_start(start)
         self.start = start if config.prior_deviations else None
         # no feasible placement may be worth less than one that is not
         failing_reward = min(config.failing_reward, SqrtReward.for_problem(problem).failing_reward)
@@ -89,9 +89,18 @@ class Trainer:
         """Whether the budget is spent."""
         return self.evaluations == len(self.best_so_far)
 
-    def run(self, on_progress: Callable[[Progress], None] | None = None) -> SearchResult:
-        """Steps until the budget is spent; returns :meth:`result`."""
-        while not self.done:
+    def out_of_time(self, seconds: float | None) -> bool:
+        """Whether so many seconds of training have passed, over all sessions of a resumed run."""
+        return seconds is not None and bool(self.rows) and self.rows[-1].wall_seconds >= seconds
+
+    def run(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> SearchResult:
+        """Steps until the budget is spent or the seconds are over; returns :meth:`result`."""
+        while not (self.done or self.out_of_time(seconds)):
             self.step()
             if on_progress is not None:
                 on_progress(self.progress())
@@ -210,6 +219,10 @@ class Trainer:
             evaluations=self.evaluations,
             seconds=self.rows[-1].wall_seconds,
             best_so_far=self.best_so_far[: self.evaluations],
+            seconds_so_far=np.repeat(
+                [row.wall_seconds for row in self.rows],
+                np.diff([row.evaluations for row in self.rows], prepend=0),
+            ),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -331,24 +344,12 @@ def _describe(identity: dict[str, Any]) -> str:
     return ", ".join(f"{key} {str(value)[:15]}" for key, value in identity.items())
 
 
-def _check_start(start: NDArray[np.int32], problem: Problem) -> NDArray[np.int32]:
-    placed = np.asarray(start)
-    problem.expand(placed)  # raises for another shape or an unknown device
-    if placed.ndim != 1:
-        raise UsageError(f"start has shape {placed.shape}; expected ({problem.num_groups},)")
-    for group in np.flatnonzero(~problem.allowed[np.arange(problem.num_groups), placed]):
-        device = problem.cluster.device_names[placed[group]]
-        raise UsageError(
-            f"start puts op group {problem.groups.names[group]!r} on {device}, where it may not go"
-        )
-    return placed.astype(np.int32)
-
-
 def search(
     problem: Problem,
     *,
     evaluations: int,
     seed: int,
+    seconds: float | None = None,
     start: NDArray[np.int32] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     config: TrainingConfig = MODERN,
@@ -359,6 +360,7 @@ def search(
         problem: The problem.
         evaluations: The budget; `start` is evaluated within it.
         seed: All randomness comes from it.
+        seconds: Where given, no batch is begun after so many seconds.
         start: Choices to start from, ``[num_groups]``.
         on_progress: Called after each batch.
         config: How to train.
@@ -368,7 +370,7 @@ def search(
         InfeasibleError: No feasible placement was found.
     """
     trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
-    return trainer.run(on_progress)
+    return trainer.run(on_progress, seconds=seconds)
 
 
 def search_colocrl(
@@ -376,6 +378,7 @@ def search_colocrl(
     *,
     evaluations: int,
     seed: int,
+    seconds: float | None = None,
     start: NDArray[np.int32] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
@@ -384,6 +387,7 @@ def search_colocrl(
         problem,
         evaluations=evaluations,
         seed=seed,
+        seconds=seconds,
         start=start,
         on_progress=on_progress,
         config=COLOCRL,

@@ -49,7 +49,7 @@ def test_no_strategy_does_worse_than_the_best_heuristic(rnnlm) -> None:
     def stubborn(problem, *, evaluations, seed, start=None, on_progress=None) -> SearchResult:
         choices = np.zeros(problem.num_groups, np.int32)  # everything on the CPU
         seconds = float(problem.evaluate(choices[None]).step_time_seconds[0])
-        return SearchResult("stubborn", choices, seconds, 1, 0.0, np.array([seconds]))
+        return SearchResult("stubborn", choices, seconds, 1, 0.0, np.array([seconds]), np.zeros(1))
 
     problem = Problem.build(rnnlm, Cluster.load("p100x4"))
     solution = solve(problem, strategy=stubborn, evaluations=50)
@@ -65,7 +65,7 @@ def test_a_better_search_is_named(rnnlm) -> None:
     """What the search found wins only if it is strictly better, and then bears its name."""
 
     def oracle(problem, *, evaluations, seed, start=None, on_progress=None) -> SearchResult:
-        return SearchResult("oracle", start, 1e-9, 1, 0.0, np.array([1e-9]))
+        return SearchResult("oracle", start, 1e-9, 1, 0.0, np.array([1e-9]), np.zeros(1))
 
     problem = Problem.build(rnnlm, Cluster.load("p100x4"))
     solution = solve(problem, strategy=oracle, evaluations=50)

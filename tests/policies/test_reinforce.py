@@ -152,6 +152,17 @@ def test_progress_is_told_after_each_batch() -> None:
     assert result.method == "reinforce"
 
 
+def test_no_batch_begins_after_the_seconds() -> None:
+    """The first is always evaluated; the history by seconds fits that by evaluations."""
+    result = reinforce.search(TOY, evaluations=10_000, seed=0, seconds=1e-9, config=SMALL)
+    assert result.evaluations == 4 == len(result.best_so_far)
+    whole = reinforce.search(TOY, evaluations=10, seed=0, seconds=1e9, config=SMALL)
+    assert whole.evaluations == 10 == len(whole.seconds_so_far)
+    assert (np.diff(whole.seconds_so_far) >= 0).all()
+    assert len(np.unique(whole.seconds_so_far)) == 3
+    assert whole.seconds_so_far[-1] == whole.seconds
+
+
 def test_the_start_is_evaluated_first() -> None:
     """So the search is never worse than its start, within the budget."""
     start = np.array([0, 1] * 6, np.int32)

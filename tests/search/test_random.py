@@ -54,7 +54,9 @@ def test_where_nothing_fits_the_error_says_why() -> None:
     """Three ops, two of which would fit one device only together with no other."""
     graph = OpGraph.from_ops("full", [op(f"op{i}", parameter_bytes=6) for i in range(3)])
     problem = Problem.build(graph, gpus(2, memory_bytes=10))
-    with pytest.raises(InfeasibleError, match="none of 20 random placements is feasible; .*bytes"):
+    with pytest.raises(
+        InfeasibleError, match="none of 20 placements tried by random is feasible; .*bytes"
+    ):
         search(problem, evaluations=20, seed=0)
 
 
