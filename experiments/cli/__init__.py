@@ -11,7 +11,15 @@ from experiments.cli.app import app
 __all__ = ["app", "main"]
 
 # importing a room registers its commands; they are listed in this order
-for _room in ("inspecting", "simulating", "training", "comparing", "exporting", "measuring"):
+for _room in (
+    "inspecting",
+    "simulating",
+    "training",
+    "comparing",
+    "exporting",
+    "importing",
+    "measuring",
+):
     import_module(f"experiments.cli.{_room}")
 
 
