@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ def place(
     specs: Sequence[Any] = (),
     strategy: str | Search = "reinforce",
     evaluations: int = 3000,
+    seconds: float | None = None,
     seed: int = 0,
     order: Order = "fifo",
     num_groups: int | None = None,
@@ -87,6 +89,8 @@ def place(
         specs: For a TensorFlow target that was not traced yet, its ``tf.TensorSpec``s.
         strategy: A name of :data:`placer.strategies.STRATEGIES`, or a search of your own.
         evaluations: The budget, heuristics included.
+        seconds: A second budget, of wall-clock time: no batch is begun after it. How far a search
+            gets in it depends on the machine.
         seed: All randomness comes from it: the same seed gives the same placement.
         order: Which ready op a device starts first.
         num_groups: At most so many op groups; None for the grouping's own choice.
@@ -104,7 +108,9 @@ def place(
     problem = Problem.build(
         graph, cluster, num_groups=num_groups, order=order, num_threads=num_threads
     )
-    return solve(problem, strategy=strategy, evaluations=evaluations, seed=seed).placement()
+    return solve(
+        problem, strategy=strategy, evaluations=evaluations, seconds=seconds, seed=seed
+    ).placement()
 
 
 def solve(
@@ -112,6 +118,7 @@ def solve(
     *,
     strategy: str | Search = "reinforce",
     evaluations: int = 3000,
+    seconds: float | None = None,
     seed: int = 0,
     on_heuristics: Callable[[Sequence[HeuristicResult]], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -124,17 +131,23 @@ def solve(
         problem: The problem.
         strategy: As in :func:`place`.
         evaluations: The budget. All heuristics are evaluated, even where it is smaller.
+        seconds: A second budget, of wall-clock time. All heuristics are evaluated, even where it
+            is over before; no batch of the search is begun after it.
         seed: All randomness comes from it.
         on_heuristics: Called once the heuristics are evaluated.
         on_progress: Called by the search after each batch.
 
     Raises:
-        UsageError: A budget that is no number from 1 to 100 million, or a negative seed.
+        UsageError: A budget that is no number from 1 to 100 million, seconds that are not
+            positive, or a negative seed.
         UnknownNameError: No such strategy.
         InfeasibleError: No feasible placement was found.
     """
     _check_whole("evaluations", evaluations, 1, MOST_EVALUATIONS)
     _check_whole("seed", seed, 0, 2**63 - 1)
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"seconds is {seconds!r}; expected a number above 0")
+    began = time.perf_counter()
     name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "search")
     search = resolve("strategy", strategy, STRATEGIES) if isinstance(strategy, str) else strategy
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
@@ -145,7 +158,10 @@ def solve(
     start = best or _nearest_to_fitting(problem, heuristics)
     found = None
     num_evaluated = sum(row.choices is not None for row in heuristics)
-    if num_evaluated < evaluations:
+    left = np.inf if seconds is None else seconds - (time.perf_counter() - began)
+    if num_evaluated < evaluations and left > 0:
+        # a search of the user's own need not know the word
+        limit = {} if seconds is None else {"seconds": left}
         try:
             found = search(
                 problem,
@@ -153,6 +169,7 @@ def solve(
                 seed=seed,
                 start=None if start is None else start.choices,
                 on_progress=on_progress,
+                **limit,
             )
         except InfeasibleError:
             if best is None:

@@ -43,6 +43,23 @@ def test_a_placement_comes_with_its_time_and_its_finder(rnnlm, tmp_path) -> None
     assert placer.Placement.load(tmp_path / "p.json", rnnlm, placement.cluster) == placement
 
 
+def test_seconds_are_a_budget_too(rnnlm) -> None:
+    """The search is told what is left of them, and not begun where nothing is."""
+    told = []
+
+    def wait(problem, *, evaluations, seed, seconds, start, on_progress) -> SearchResult:
+        told.append(seconds)
+        return SearchResult("wait", start, 1.0, 1, 0.0, np.ones(1), np.zeros(1))
+
+    problem = Problem.build(rnnlm, Cluster.load("p100x4"))
+    solve(problem, strategy=wait, evaluations=50, seconds=1000.0)
+    assert solve(problem, strategy=wait, evaluations=50, seconds=1e-9).search is None
+    assert len(told) == 1
+    assert 0 < told[0] < 1000
+    with pytest.raises(UsageError, match=r"seconds is 0; expected a number above 0"):
+        solve(problem, strategy=wait, seconds=0)
+
+
 def test_no_strategy_does_worse_than_the_best_heuristic(rnnlm) -> None:
     """A search that finds only bad placements does not hide the heuristics'."""
 
