@@ -104,7 +104,7 @@ def _op(where: str, node: Any, names: dict[int, str], left_out: set[int]) -> Op:
 def _decode(path: str | os.PathLike[str]) -> Any:
     """The nodes of the file."""
     text = read_text(path)
-    from google.protobuf import text_format
+    from google.protobuf import text_format  # type: ignore[import-untyped]
     from tensorflow.core.framework import cost_graph_pb2
 
     try:
