@@ -1,45 +1,145 @@
-"""Measures placements of workloads for ``placer measure``."""
+"""Measures steps of workloads: what commands that measure have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
 from experiments.workloads import get_workload
+from placer.cluster import Cluster
 from placer.errors import UsageError
-from placer.tf import Measurement
+from placer.placement import Placement
+from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement
 
 
-def build_step(workload: str, sizes: Iterable[str]) -> tuple[Any, tuple[Any, ...]]:
-    """The training step of a workload and the specs of its arguments.
+class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which step is measured, on what and how.
 
-    Args:
-        workload: Its name.
-        sizes: What differs from the bundled sizes, such as ``"batch_size=8"``.
+    Attributes:
+        workload: Name of the workload.
+        sizes: What differs from its bundled sizes.
+        workers: How many processes to start, or where servers run, with commas between; empty for
+            the devices of this process.
+        shares: The share of the time that each process may run; empty for all of it.
+        devices: TensorFlow's device for each of the cluster's; empty for the usual ones.
+        warmup: Steps that warm up.
+        steps: Steps that count.
+        seconds_limit: How long a placement may take in all.
+    """
+
+    workload: str
+    sizes: dict[str, int] = {}
+    workers: str = ""
+    shares: tuple[float, ...] = ()
+    devices: tuple[str, ...] = ()
+    warmup: int = 3
+    steps: int = 10
+    seconds_limit: float = 60.0
+
+    def build_step(self) -> tuple[Any, tuple[Any, ...]]:
+        """The training step of the workload, and the specs of its arguments.
+
+        Raises:
+            UnknownNameError: There is no such workload.
+            UsageError: It has no size of such a name.
+        """
+        found = get_workload(self.workload)
+        known = found.sizes
+        for name, value in self.sizes.items():
+            if name not in known or value < 1:
+                raise UsageError(
+                    f"--size {name}={value} for workload {self.workload!r}; expected NAME=NUMBER "
+                    f"with a name of: {', '.join(known)}"
+                )
+        return found.build(**self.sizes)
+
+    @contextmanager
+    def open_workers(self) -> Iterator[Sequence[str]]:
+        """Where the workers are, while the block runs; none for the devices of this process."""
+        if not self.workers.isdecimal():
+            if self.shares:
+                raise UsageError("--shares are of processes: give --workers N")
+            yield self.workers.split(",") if self.workers else ()
+        elif int(self.workers) == 0:
+            yield ()
+        else:
+            with LocalWorkers(int(self.workers), shares=self.shares or None) as workers:
+                yield workers
+
+    @contextmanager
+    def open_evaluator(
+        self,
+        cluster: Cluster,
+        workers: Sequence[str],
+        *,
+        patience_seconds: float = 0.0,
+        on_wait: Callable[[float], None] | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> Iterator[MeasuredEvaluator]:
+        """What measures the workload; other arguments as ``MeasuredEvaluator`` has them."""
+        step, specs = self.build_step()
+        with MeasuredEvaluator(
+            step,
+            cluster,
+            *specs,
+            devices=self.devices or None,
+            workers=workers,
+            warmup=self.warmup,
+            steps=self.steps,
+            seconds_limit=self.seconds_limit,
+            patience_seconds=patience_seconds,
+            on_wait=on_wait,
+            log=log,
+        ) as evaluator:
+            yield evaluator
+
+
+def parse_sizes(sizes: Iterable[str]) -> dict[str, int]:
+    """What ``--size NAME=NUMBER`` says, as often as it is given.
 
     Raises:
-        UnknownNameError: There is no such workload.
-        UsageError: A size that is none, or that the workload does not have.
+        UsageError: One that is none.
     """
-    found = get_workload(workload)
-    known = found.sizes
     given = {}
     for size in sizes:
         name, _, value = size.partition("=")
-        if name not in known or not value.isdecimal():
-            raise UsageError(
-                f"--size {size} for workload {workload!r}; expected NAME=NUMBER with a name of: "
-                f"{', '.join(known)}"
-            )
+        if not name or not value.isdecimal():
+            raise UsageError(f"--size {size}; expected NAME=NUMBER")
         given[name] = int(value)
-    return found.build(**given)
+    return given
 
 
-def parse_workers(workers: str | None) -> int | Sequence[str]:
-    """What ``--workers`` says: how many, or where they are."""
-    if workers is None:
-        return 0
-    return int(workers) if workers.isdecimal() else workers.split(",")
+def parse_shares(shares: str | None) -> tuple[float, ...]:
+    """What ``--shares`` says: a number for each worker.
+
+    Raises:
+        UsageError: They are no numbers.
+    """
+    try:
+        return tuple(float(share) for share in shares.split(",")) if shares else ()
+    except ValueError:
+        raise UsageError(f"--shares {shares}; expected numbers with commas between") from None
+
+
+def measure_in_turn(
+    evaluator: MeasuredEvaluator, placements: Sequence[Placement], repetitions: int
+) -> list[list[Measurement]]:
+    """Measures placements in turn, again and again: what slows the machine slows all of them.
+
+    Returns:
+        The measurements of each placement, ``[num_placements][repetitions]``.
+    """
+    found: list[list[Measurement]] = [[] for _ in placements]
+    for _ in range(repetitions):
+        for measurements, placement in zip(found, placements, strict=True):
+            measurements.append(evaluator.measure(placement, again=True))
+    return found
 
 
 def summarize(measurement: Measurement) -> dict[str, Any]:
@@ -50,6 +150,38 @@ def summarize(measurement: Measurement) -> dict[str, Any]:
         "spread_seconds": measurement.spread_seconds if feasible else None,
         "feasible": feasible,
         "infeasible_because": measurement.reason,
+        "busy": measurement.busy,
+        "others_share": measurement.others_share,
         "warmup_seconds": measurement.warmup_seconds,
         "step_seconds": measurement.step_seconds,
     }
+
+
+def busy_note(measurements: Iterable[Measurement]) -> str | None:
+    """What to tell where the machine was too busy during measurements; None if it was not."""
+    all_of_them = list(measurements)
+    shares = [found.others_share or 0.0 for found in all_of_them if found.busy]
+    if not shares:
+        return None
+    return (
+        f"the machine was too busy to tell in {len(shares)} of {len(all_of_them)} measurements: "
+        f"others took {_percent(shares)} of its processors"
+    )
+
+
+def _percent(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
+
+
+def choices_of(placement: Placement, group_of_op: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The device of each op group under a placement that keeps the groups together.
+
+    Raises:
+        UsageError: It does not.
+    """
+    _, first = np.unique(group_of_op, return_index=True)
+    choices: NDArray[np.int32] = placement.devices[first]
+    if not np.array_equal(choices[group_of_op], placement.devices):
+        raise UsageError("the placement has ops of one op group on several devices")
+    return choices

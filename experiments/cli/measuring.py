@@ -8,6 +8,19 @@ import typer
 
 from experiments import terminal
 from experiments.cli.app import app
+from experiments.cli.measuring_options import (
+    DEFAULT_PATIENCE,
+    DevicesOption,
+    PatienceOption,
+    SecondsLimitOption,
+    SharesOption,
+    SizeOption,
+    StepsOption,
+    WarmupOption,
+    WorkersOption,
+    measuring_config,
+    say_waiting,
+)
 from experiments.cli.options import (
     ClusterOption,
     JsonOption,
@@ -24,36 +37,16 @@ def measure(
         str, typer.Option("--workload", help="Name of a workload.", metavar="NAME")
     ],
     cluster: ClusterOption = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--size", help="A size that differs from the bundled graph's.", metavar="NAME=NUMBER"
-        ),
-    ] = None,
+    size: SizeOption = None,
     placement: PlacementOption = None,
     placement_devices: PlacementDevicesOption = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            "--workers",
-            help="How many processes to start, or where 'placer worker' runs, with commas between; "
-            "otherwise the devices of this machine.",
-            metavar="N|HOST:PORT,...",
-        ),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            "--devices",
-            help="TensorFlow's device for each of the cluster's, with commas between.",
-            metavar="DEVICE,...",
-        ),
-    ] = None,
-    warmup: Annotated[int, typer.Option("--warmup", help="Steps before.", min=0)] = 3,
-    steps: Annotated[int, typer.Option("--steps", help="Steps to time.", min=1)] = 10,
-    seconds_limit: Annotated[
-        float, typer.Option("--seconds-limit", help="For building and all steps.")
-    ] = 60.0,
+    workers: WorkersOption = None,
+    shares: SharesOption = None,
+    devices: DevicesOption = None,
+    warmup: WarmupOption = None,
+    steps: StepsOption = None,
+    seconds_limit: SecondsLimitOption = None,
+    patience: PatienceOption = DEFAULT_PATIENCE,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a step of TensorFlow under a placement."""
@@ -64,28 +57,27 @@ def measure(
     if (placement is None) == (placement_devices is None):
         raise UsageError("give either --placement or --placement-devices")
     terminal.load_tensorflow()
-    from placer.tf import MeasuredEvaluator
-
-    step, specs = measuring.build_step(workload, size or [])
-    with MeasuredEvaluator(
-        step,
-        where,
-        *specs,
-        devices=None if devices is None else devices.split(","),
-        workers=measuring.parse_workers(workers),
-        warmup=warmup,
-        steps=steps,
-        seconds_limit=seconds_limit,
-    ) as evaluator:
+    config = measuring_config(
+        workload, size, workers, shares, devices, warmup, steps, seconds_limit
+    )
+    with (
+        config.open_workers() as addresses,
+        config.open_evaluator(
+            where, addresses, patience_seconds=patience, on_wait=say_waiting
+        ) as evaluator,
+    ):
         if placement is not None:
             placed = Placement.load(placement, evaluator.graph, where)
         else:
             placed = simulation.everything_on(str(placement_devices), evaluator.graph, where)
-        summary = measuring.summarize(evaluator.measure(placed))
+        measurement = evaluator.measure(placed)
+    summary = measuring.summarize(measurement)
     if as_json:
         terminal.print_json(summary)
     else:
         terminal.print_tables([tables.measurement_table(workload, where.name, summary)])
+        if note := measuring.busy_note([measurement]):
+            typer.echo(note)
 
 
 @app.command()

@@ -5,8 +5,10 @@ from placer.tf.measure import MeasuredEvaluator, Measurement
 from placer.tf.read import Reading, read, read_report
 from placer.tf.servers import address_of, start_server
 from placer.tf.verify import OpRun, Verification, verify
+from placer.tf.workers import LocalWorkers
 
 __all__ = [
+    "LocalWorkers",
     "MeasuredEvaluator",
     "Measurement",
     "OpRun",

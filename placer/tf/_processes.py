@@ -141,6 +141,26 @@ class Process:
             _pipe(pipe).close()
 
 
+def started(
+    process: Process,
+    what: str,
+    message: msgspec.Struct | None,
+    others: Mapping[str, Process] = MappingProxyType({}),
+) -> _wire.Ready:
+    """Waits for a process, which may need to be told something before it is ready.
+
+    Raises:
+        PlacerError: It does not start; `what` says which one it is.
+    """
+    try:
+        reply = process.ask(message, START_SECONDS, others)
+    except LostError as error:
+        raise PlacerError(f"{what} did not start: {error}") from None
+    if not isinstance(reply, _wire.Ready):
+        raise PlacerError(f"{what} did not start: {getattr(reply, 'reason', reply)}")
+    return reply
+
+
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None  # noqa: S101 - Popen was told to make one
     return stream

@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,20 +18,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from placer import files
 from placer.cluster import Cluster
-from placer.errors import PlacementError, PlacerError, UsageError
+from placer.errors import FormatError, PlacementError, PlacerError, UsageError
+from placer.graph import OpGraph
 from placer.placement import Evaluations, Placement, check_placements
-from placer.tf import _wire
+from placer.tf import _load, _wire
 from placer.tf._devices import device_names, full_name, present_devices
 from placer.tf._flatten import FlatGraph, flatten_function
 from placer.tf._placed import strict_config
-from placer.tf._processes import START_SECONDS, LostError, Process
+from placer.tf._processes import LostError, Process, started
 from placer.tf._program import save_program
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of, reading_of
+from placer.tf.workers import LocalWorkers
 
 _MEASURING = "placer.tf._measuring"
-_SERVING = "placer.tf._serving"
+
+BUSY_SHARE = 0.1
+"""Other processes that take more of the processors' time than this make a measurement busy."""
+
+_POLL_SECONDS = 1.0
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,14 @@ class Measurement:
         step_seconds: Seconds of each step that counts; none if it failed.
         warmup_seconds: Seconds of each step before.
         reason: Why it failed, if it did.
+        others_share: The share of this machine's processors that other processes took meanwhile;
+            None where that is not known.
     """
 
     step_seconds: tuple[float, ...] = ()
     warmup_seconds: tuple[float, ...] = ()
     reason: str | None = None
+    others_share: float | None = None
 
     @property
     def step_time_seconds(self) -> float:
@@ -59,6 +71,11 @@ class Measurement:
             return float("nan")
         first, third = np.percentile(self.step_seconds, [25, 75])
         return float(third - first)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine was too busy to tell: others took more than :data:`BUSY_SHARE`."""
+        return self.others_share is not None and self.others_share > BUSY_SHARE
 
 
 class MeasuredEvaluator:
@@ -79,19 +96,25 @@ class MeasuredEvaluator:
         devices: Name of the TensorFlow device for each device of the cluster. By default those of
             the same names or, with workers, the CPU of each.
         workers: How many processes to start on this machine, each on a core of its own; or where
-            TensorFlow servers are, as ``"host:port"``. They are the tasks of job ``worker``.
+            TensorFlow servers are, as ``"host:port"``, or :class:`LocalWorkers`. They are the tasks
+            of job ``worker``.
         inputs: The arguments to measure with, in the structure of `specs`. By default normally
             distributed numbers, and zeros where they are no floats.
         warmup: How many steps warm up.
         steps: How many steps count.
         seconds_limit: How long a placement may take in all, with building and warming up.
-        log: A file to append each measurement to, a line of JSON each.
+        patience_seconds: How long to wait, where the machine was too busy during a measurement,
+            for another chance. Then the measurement stands and is :attr:`~Measurement.busy`.
+        on_wait: Called with the share that others take, when it begins to wait.
+        log: A file to append each measurement to, a line of JSON each. What it has already of this
+            graph on this cluster is known.
         training: As ``placer.tf.read`` was given.
         signature: As ``placer.tf.read`` was given.
 
     Attributes:
         graph: The graph, as ``placer.tf.read`` gives it.
         cluster: The cluster.
+        patience_seconds: As given; may be changed.
 
     Raises:
         ReadError: As ``placer.tf.read``, or a GraphDef.
@@ -116,6 +139,8 @@ class MeasuredEvaluator:
         warmup: int = 3,
         steps: int = 10,
         seconds_limit: float = 60.0,
+        patience_seconds: float = 0.0,
+        on_wait: Callable[[float], None] | None = None,
         log: str | os.PathLike[str] | None = None,
         training: bool = False,
         signature: str = "serving_default",
@@ -124,15 +149,18 @@ class MeasuredEvaluator:
             raise UsageError(f"warmup is {warmup} and steps {steps}; expected at least 0 and 1")
         if not seconds_limit > 0:
             raise UsageError(f"seconds_limit is {seconds_limit}; expected more than 0")
+        if not patience_seconds >= 0:
+            raise UsageError(f"patience_seconds is {patience_seconds}; expected at least 0")
         self.cluster = cluster
         names = _device_names(cluster, devices, workers)
         function = trace_function(target, specs, training, signature)
         flat = flatten_function(function)
         self.graph = reading_of(flat, name_of(target)).graph
         values = [*_variable_values(flat), *_input_values(flat, inputs)]
-        self._seconds_limit = seconds_limit
-        self._known: dict[bytes, Measurement] = {}
-        self._log = None if log is None else Path(log)
+        self._seconds_limit, self._on_wait = seconds_limit, on_wait
+        self.patience_seconds = patience_seconds
+        self._log = None if log is None else MeasurementLog(log, self.graph, cluster)
+        self._known = {} if self._log is None else self._log.read()
         outputs = [ref.partition(":")[0] for ref in flat.outputs]
         step = _wire.Step(
             devices=names,
@@ -144,7 +172,13 @@ class MeasuredEvaluator:
             steps=steps,
         )
         # it has no reference to the evaluator, whose end is its own
-        self._team = _Team(step, workers, Path(tempfile.mkdtemp(prefix="placer-")))
+        self._team = _Team(step, Path(tempfile.mkdtemp(prefix="placer-")))
+        if isinstance(workers, LocalWorkers):
+            self._team.local, self._team.lent = workers, True
+        elif isinstance(workers, int):
+            self._team.local = LocalWorkers(workers) if workers else None
+        else:
+            self._team.addresses = tuple(workers)
         self._close = weakref.finalize(self, self._team.close)
         try:
             save_program(self._team.folder, flat.graph_def, _session_config(bool(workers)), values)
@@ -194,6 +228,10 @@ class MeasuredEvaluator:
             self._known.pop(devices.tobytes(), None)
         return self._measure(devices)
 
+    def known(self, devices: NDArray[np.int32]) -> Measurement | None:
+        """What was measured of a placement ``[num_ops]``, if it was."""
+        return self._known.get(np.asarray(devices, np.int32).tobytes())
+
     def close(self) -> None:
         """Ends all processes; what is known stays known."""
         self._close()
@@ -214,51 +252,118 @@ class MeasuredEvaluator:
         if key not in self._known:
             if not self._close.alive:
                 raise UsageError("the evaluator is closed; expected one that is open")
-            found = self._team.measure(_wire.Request(devices.tolist()), self._seconds_limit)
-            self._known[key] = found
+            found = self._measure_in_quiet(_wire.Request(devices.tolist()))
             if self._log is not None:
-                self._append(devices, found)
+                self._log.append(devices, found)
+            self._known[key] = found
         return self._known[key]
 
-    def _append(self, devices: NDArray[np.int32], found: Measurement) -> None:
-        assert self._log is not None  # noqa: S101
-        line = msgspec.json.encode(
-            {
-                "graph": self.graph.fingerprint,
-                "cluster": self.cluster.fingerprint,
-                "devices": devices.tolist(),
-                "warmup_seconds": found.warmup_seconds,
-                "step_seconds": found.step_seconds,
-                "reason": found.reason,
-            }
+    def _measure_in_quiet(self, request: _wire.Request) -> Measurement:
+        """Measures, again and again while the machine is too busy and patience lasts."""
+        deadline = time.monotonic() + self.patience_seconds
+        found = self._team.measure(request, self._seconds_limit)
+        while found.busy and time.monotonic() < deadline:
+            if self._on_wait is not None:
+                self._on_wait(found.others_share or 0.0)
+            self._team.wait_for_quiet(deadline)
+            found = self._team.measure(request, self._seconds_limit)
+        return found
+
+
+class MeasurementLog:
+    """A file with a line of JSON for each measurement of a graph on a cluster.
+
+    Args:
+        path: The file; need not exist yet.
+        graph: The graph.
+        cluster: The cluster.
+    """
+
+    class Line(msgspec.Struct, frozen=True):
+        """A line: fingerprints, device index of each op, and what was measured."""
+
+        graph: str
+        cluster: str
+        devices: list[int]
+        warmup_seconds: tuple[float, ...]
+        step_seconds: tuple[float, ...]
+        reason: str | None = None
+        others_share: float | None = None
+
+    def __init__(self, path: str | os.PathLike[str], graph: OpGraph, cluster: Cluster) -> None:
+        self.path, self._graph, self._cluster = Path(path), graph, cluster
+
+    def read(self) -> dict[bytes, Measurement]:
+        """What was measured last of each placement, by its device indices as int32 bytes.
+
+        A last line that is cut off, as where its writer was killed, is removed.
+
+        Raises:
+            FormatError: Another line is not of this format.
+        """
+        if not self.path.exists():
+            return {}
+        content = files.read_bytes(self.path)
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            files.write_bytes(self.path, whole)
+        decode = msgspec.json.Decoder(self.Line).decode
+        found = {}
+        for number, text in enumerate(whole.splitlines(), start=1):
+            try:
+                line = decode(text)
+            except msgspec.DecodeError as error:
+                raise FormatError(f"{self.path}:{number}: {error}") from None
+            if (line.graph, line.cluster) == (self._graph.fingerprint, self._cluster.fingerprint):
+                found[np.array(line.devices, np.int32).tobytes()] = Measurement(
+                    line.step_seconds, line.warmup_seconds, line.reason, line.others_share
+                )
+        return found
+
+    def append(self, devices: NDArray[np.int32], found: Measurement) -> None:
+        """Adds a measurement of a placement ``[num_ops]``.
+
+        Raises:
+            PlacerError: The file cannot be written.
+        """
+        line = self.Line(
+            self._graph.fingerprint,
+            self._cluster.fingerprint,
+            devices.tolist(),
+            found.warmup_seconds,
+            found.step_seconds,
+            found.reason,
+            found.others_share,
         )
         try:
-            with self._log.open("ab") as log:
-                log.write(line + b"\n")
+            with self.path.open("ab") as log:
+                log.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
             raise PlacerError(
-                f"{self._log}: cannot be written ({error.strerror or error})"
+                f"{self.path}: cannot be written ({error.strerror or error})"
             ) from None
 
 
 @dataclass
 class _Team:
-    """The process that measures, and the workers that were started for it.
+    """The process that measures, and where the workers are.
 
     Attributes:
         step: How to run the step, but for where the workers are.
-        workers: How many to start, or where they are.
         folder: Where the program and the logs are.
-        owner: The process that started them.
-        serving: The workers that were started.
+        local: The workers that are processes of this machine, if any.
+        lent: Whether these end with their owner, not with this team.
+        addresses: Where the others are.
+        owner: The process that started it.
         measuring: The process that measures, if it runs.
     """
 
     step: _wire.Step
-    workers: int | Sequence[str]
     folder: Path
+    local: LocalWorkers | None = None
+    lent: bool = False
+    addresses: tuple[str, ...] = ()
     owner: int = field(default_factory=os.getpid)
-    serving: list[Process] = field(default_factory=list)
     measuring: Process | None = None
 
     def start(self) -> None:
@@ -271,8 +376,11 @@ class _Team:
         try:
             log = self.folder / "measuring.log"
             self.measuring = Process(_MEASURING, os.fspath(self.folder), log=log)
-            step = msgspec.structs.replace(self.step, workers=self._addresses())
-            ready = _started(self.measuring, "the process that measures", step, self._workers())
+            for address in self.addresses:
+                _check_reachable(address)
+            addresses = self.local.start() if self.local else self.addresses
+            step = msgspec.structs.replace(self.step, workers=addresses)
+            ready = started(self.measuring, "the process that measures", step, self._workers())
             for name in step.devices:
                 if name not in ready.devices:
                     raise UsageError(
@@ -289,12 +397,14 @@ class _Team:
         Raises:
             PlacerError: As :meth:`start`.
         """
-        if self.measuring is None or not all(p.alive for p in (*self.serving, self.measuring)):
-            self.stop()
-            self.start()
+        workers = self._workers()
+        if self.measuring is None or not all(p.alive for p in (*workers.values(), self.measuring)):
+            self._restart()
+            workers = self._workers()
         assert self.measuring is not None  # noqa: S101
+        before = self._cpu_times()
         try:
-            reply = self.measuring.ask(request, seconds_limit, self._workers())
+            reply = self.measuring.ask(request, seconds_limit, workers)
         except LostError as error:
             self.stop()
             return Measurement(reason=str(error))
@@ -302,61 +412,64 @@ class _Team:
             self.stop()
             raise
         if isinstance(reply, _wire.Times):
-            return Measurement(reply.step_seconds, reply.warmup_seconds)
+            share = _load.share_of_others(before, self._cpu_times())
+            return Measurement(reply.step_seconds, reply.warmup_seconds, others_share=share)
         assert isinstance(reply, _wire.Failure)  # noqa: S101
         if reply.ran:
             self.stop()
         return Measurement(reason=reply.reason)
 
+    def _restart(self) -> None:
+        """Starts all anew; one that does not start is given more chances, as others may use it."""
+        for _ in range(_STARTS - 1):
+            self.stop()
+            try:
+                self.start()
+            except PlacerError:
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
+        self.stop()
+        self.start()
+
+    def wait_for_quiet(self, deadline: float) -> None:
+        """Returns once others leave the machine alone for a second, at the latest at `deadline`."""
+        share: float | None = 1.0
+        while share is not None and share > BUSY_SHARE and time.monotonic() < deadline:
+            before = self._cpu_times()
+            time.sleep(_POLL_SECONDS)
+            share = _load.share_of_others(before, self._cpu_times())
+
     def stop(self) -> None:
         """Ends all processes."""
         if os.getpid() != self.owner:  # a copy of this process; the original still needs them
             return
-        for process in (*self.serving, *filter(None, [self.measuring])):
-            process.kill()
-        self.serving, self.measuring = [], None
+        if self.measuring is not None:
+            self.measuring.kill()
+        self.measuring = None
+        if self.local is not None:
+            self.local.stop()
 
     def close(self) -> None:
         """Ends all processes and removes their files."""
-        if os.getpid() == self.owner:
-            self.stop()
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if os.getpid() != self.owner:
+            return
+        if self.measuring is not None:
+            self.measuring.kill()
+        self.measuring = None
+        if self.local is not None and not self.lent:
+            self.local.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _workers(self) -> dict[str, Process]:
-        return {f"worker {index}": worker for index, worker in enumerate(self.serving)}
+    def _workers(self) -> Mapping[str, Process]:
+        return self.local.processes if self.local else {}
 
-    def _addresses(self) -> tuple[str, ...]:
-        """Where the workers are, once they are."""
-        if not isinstance(self.workers, int):
-            for address in self.workers:
-                _check_reachable(address)
-            return tuple(self.workers)
-        cores = _cores()
-        for index in range(self.workers):
-            log = self.folder / f"worker-{index}.log"
-            core = str(cores[index % len(cores)])
-            self.serving.append(Process(_SERVING, "--core", core, log=log))
-        return tuple(_started(w, name, None, {}).address for name, w in self._workers().items())
-
-
-def _started(
-    process: Process, what: str, step: _wire.Step | None, others: Mapping[str, Process]
-) -> _wire.Ready:
-    """Waits for a process, which may need to be told a step before it is ready."""
-    try:
-        reply = process.ask(step, START_SECONDS, others)
-    except LostError as error:
-        raise PlacerError(f"{what} did not start: {error}") from None
-    if not isinstance(reply, _wire.Ready):
-        raise PlacerError(f"{what} did not start: {getattr(reply, 'reason', reply)}")
-    return reply
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    def _cpu_times(self) -> _load.CpuTimes | None:
+        """The times of this machine; None where workers run that are not known here."""
+        if self.addresses:
+            return None
+        own = [process.pid for process in (self.measuring, *self._workers().values()) if process]
+        return _load.read_cpu_times([os.getpid(), *own])
 
 
 def _check_reachable(address: str) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 SIZES = {"batch_size": 2, "num_steps": 2, "num_layers": 1, "num_units": 8, "vocabulary": 20}
-RNNLM = ("measure", "--workload", "rnnlm", *(f"--size={k}={v}" for k, v in SIZES.items()))
+RNNLM = (
+    "measure",
+    "--workload",
+    "rnnlm",
+    "--patience",
+    "0",
+    *(f"--size={k}={v}" for k, v in SIZES.items()),
+)
 CLUSTER = """
 format = "placer.cluster/1"
 name = "one"
@@ -54,6 +61,7 @@ def test_measures_on_a_worker_that_is_served(placer) -> None:
     summary = json.loads(result.stdout)
     assert summary["feasible"]
     assert len(summary["step_seconds"]) == 2
+    assert summary["others_share"] is None, "what a worker that was there takes is not known"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,8 @@ def test_measures_on_a_worker_that_is_served(placer) -> None:
     [
         (("--size=depth=3",), "--size depth=3 for workload 'rnnlm'; expected NAME=NUMBER"),
         (("--workers", "2"), "2 workers for the 1 devices of cluster 'one'"),
+        (("--shares", "0.5"), "--shares are of processes: give --workers N"),
+        (("--workers", "1", "--shares", "half"), "--shares half; expected numbers"),
         (("--workers", "127.0.0.1:1"), "worker '127.0.0.1:1' cannot be reached"),
         (("--devices", "GPU:7"), "TensorFlow has no device '/device:GPU:7'"),
     ],

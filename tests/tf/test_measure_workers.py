@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from placer.cluster import Cluster, Device, Link
 from placer.errors import PlacerError, UsageError
-from placer.tf import measure
+from placer.tf import LocalWorkers, _throttle, measure, workers
 from placer.tf._processes import Process
 from placer.tf.measure import MeasuredEvaluator
 from placer.tf.servers import start_server
@@ -72,24 +73,24 @@ def test_workers_that_are_there_already(tmp_path) -> None:
         Process("placer.tf._serving", "--core", "0", log=tmp_path / f"{i}.log") for i in range(2)
     ]
     try:
-        workers = [server.ask(None, 60).address for server in servers]
-        with MeasuredEvaluator(step, TWO, workers=workers, warmup=1, steps=3) as evaluator:
+        addresses = [server.ask(None, 60).address for server in servers]
+        with MeasuredEvaluator(step, TWO, workers=addresses, warmup=1, steps=3) as evaluator:
             placements = np.zeros((2, evaluator.graph.num_ops), np.int32)
             placements[1, evaluator.graph.op_index["Square"]] = 1
             assert evaluator.evaluate(placements).reasons == [None, None]
         assert all(server.alive for server in servers)
         devices = ["/job:worker/task:0/device:CPU:0", "/job:worker/task:2/device:CPU:0"]
         with pytest.raises(UsageError, match=r"no device '/job:worker/.*task:2/.*it has: .*task:1"):
-            MeasuredEvaluator(product, TWO, SQUARE, workers=workers, devices=devices)
+            MeasuredEvaluator(product, TWO, SQUARE, workers=addresses, devices=devices)
     finally:
         for server in servers:
             server.kill()
-    with pytest.raises(PlacerError, match=f"worker '{workers[0]}' cannot be reached"):
-        MeasuredEvaluator(product, TWO, SQUARE, workers=workers)
+    with pytest.raises(PlacerError, match=f"worker '{addresses[0]}' cannot be reached"):
+        MeasuredEvaluator(product, TWO, SQUARE, workers=addresses)
 
 
 def test_a_worker_that_cannot_start(monkeypatch) -> None:
-    monkeypatch.setattr(measure, "_SERVING", "tests.tf.there_is_no_such_module")
+    monkeypatch.setattr(workers, "_SERVING", "tests.tf.there_is_no_such_module")
     with pytest.raises(PlacerError, match="worker 0 did not start: .* exit status 1: .*No module"):
         MeasuredEvaluator(product, TWO, SQUARE, workers=2)
 
@@ -130,3 +131,32 @@ socket.create_connection((address, int(port)), 5).close()
     (line,) = done.stdout.splitlines()  # it listens once
     interface, port, address = line.split()
     assert (interface, address) == ("lo", f"127.0.0.1:{port}")
+
+
+def test_a_throttled_process(tmp_path) -> None:
+    """It is stopped and continued by turns, and the throttle ends with it."""
+    script = f"""
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-I", "-S", {_throttle.__file__!r}, str(os.getpid()), "0.5"])
+while True:
+    time.sleep(0.001)
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        try:
+            stat = Path(f"/proc/{process.pid}/stat")
+            states = set()
+            while not {"T", "S"} <= states:
+                states.add(stat.read_text().rpartition(")")[2].split()[0])
+            (throttle,) = (
+                Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            )
+        finally:
+            process.kill()
+    while Path(f"/proc/{throttle}").exists():
+        time.sleep(0.01)
+
+
+def test_bad_shares() -> None:
+    for count, shares in ((2, (1,)), (1, (0,)), (0, None)):
+        with pytest.raises(UsageError, match="workers"):
+            LocalWorkers(count, shares=shares)
