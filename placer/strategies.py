@@ -14,6 +14,11 @@ STRATEGIES: Mapping[str, str] = MappingProxyType(
         "reinforce": "policies.reinforce:search",
         "colocrl": "policies.reinforce:search_colocrl",
         "random": "placer.search.random:search",
+        "hill_climbing": "placer.search.hill_climbing:search",
+        "annealing": "placer.search.annealing:search",
+        "cross_entropy": "placer.search.cross_entropy:search",
+        "genetic": "placer.search.genetic:search",
+        "large_neighbourhood": "placer.search.large_neighbourhood:search",
     }
 )
 """Searches by name, each ``"module:attribute"`` of a :class:`placer.problem.Search`.

@@ -1,0 +1,72 @@
+"""Hill climbing, again and again from near the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer._draw import draw_choices
+from placer.problem import Problem, Progress, SearchResult
+from placer.search._ledger import Ledger
+from placer.search._neighbours import Neighbours
+from placer.search._walk import Walk
+
+_KICKED = 4  # op groups that go elsewhere before the next climb
+
+
+def search(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    seconds: float | None = None,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Takes every move of an op group that helps; where none does, begins again near the best.
+
+    Moves are tried in a random order, and the first that helps is made. After a round of all moves
+    in which none did, four op groups of the best placement so far go elsewhere, and the next climb
+    begins: iterated local search (Lourenço, Martin and Stützle, *Iterated local search*, Handbook
+    of Metaheuristics, 2003). `start` is where the first climb begins, else a random placement.
+
+    See :class:`placer.problem.Search` for arguments, result and errors.
+    """
+    ledger = Ledger(
+        "hill_climbing",
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        seconds=seconds,
+        on_progress=on_progress,
+    )
+    rng = np.random.default_rng(seed)
+    begin = draw_choices(problem, rng, 1)[0] if start is None else problem.check_start(start)
+    neighbours = Neighbours(problem)
+    moves = [(group, to) for group in neighbours.movable for to in neighbours.devices[group]]
+    while ledger.left:
+        walk = Walk(ledger, begin)
+        _climb(walk, moves, ledger, rng)
+        if not moves:
+            break
+        begin = walk.choices if ledger.best_choices is None else ledger.best_choices.copy()
+        for group in rng.choice(neighbours.movable, _KICKED).tolist():
+            begin[group] = rng.choice(neighbours.devices[group])
+    return ledger.result()
+
+
+def _climb(
+    walk: Walk, moves: list[tuple[int, int]], ledger: Ledger, rng: np.random.Generator
+) -> None:
+    """Moves while that helps, and there is budget."""
+    helped = True
+    while helped:
+        helped = False
+        for group, device in rng.permutation(moves).tolist():
+            if not ledger.left:
+                return
+            if walk.choices[group] != device and walk.try_move(group, device) < walk.cost:
+                walk.accept()
+                helped = True
