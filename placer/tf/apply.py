@@ -241,7 +241,8 @@ def _copier(pairs: Sequence[tuple[Any, Any, Any]]) -> Callable[[], None]:
             value = resource_variable_ops.read_variable_op(source, dtype)
             resource_variable_ops.assign_variable_op(target, value)
 
-    return tf.function(copy, autograph=False) if pairs else copy
+    # traced here: TensorFlow warns of a function that each placed function traces anew
+    return tf.function(copy, autograph=False).get_concrete_function() if pairs else copy
 
 
 @contextmanager

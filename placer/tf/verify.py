@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +170,9 @@ def trace_step(placed: PlacedGraph, arguments: Sequence[Any]) -> Any:
     devices = {node.device for node in nodes.values()}
     options = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
     metadata = config_pb2.RunMetadata()
-    with tf.compat.v1.Session(_target(devices), graph, config) as session:
+    target = _target(devices)
+    _tell_of_servers(config, target, devices)
+    with tf.compat.v1.Session(target, graph, config) as session:
         session.run(writes, feeds)
         fetches = [f"{_SCOPE}/{name}" for name in (*flat.outputs, *placed.targets)]
         session.run(fetches, argument_feeds, options, metadata)
@@ -193,6 +195,25 @@ def _target(devices: Iterable[str]) -> str:
         )
     jobs = {job.name: job.tasks for job in context.context().get_server_def().cluster.job}
     return f"grpc://{jobs[remote[0].job][remote[0].task]}"
+
+
+def _tell_of_servers(config: Any, target: str, devices: Set[str]) -> None:
+    """Says in the config of a session where the servers are, if the one it runs on does not know.
+
+    One that was started with all addresses does, and would not take them again; one that was
+    started alone, as ``placer worker`` does, learns them from each session.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    if not target:
+        return
+    with tf.compat.v1.Session(target, tf.Graph()) as session:
+        if devices <= {device.name for device in session.list_devices()}:
+            return
+    jobs = context.context().get_server_def().cluster.job
+    config.cluster_def.job.extend(job for job in jobs if job.name != "localhost")
+    config.isolate_session_state = True  # variables end with the session
 
 
 def _devices_of_ops(step_stats: Any) -> tuple[dict[str, set[str]], dict[str, set[str]]]:

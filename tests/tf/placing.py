@@ -14,6 +14,20 @@ from placer.placement import Placement
 NUM_DEVICES = 4
 NAMES = tuple(f"cpu:{i}" for i in range(NUM_DEVICES))
 CPUS = tuple(f"/job:localhost/replica:0/task:0/device:CPU:{i}" for i in range(NUM_DEVICES))
+SMALL = {
+    "inception_v3": {"batch_size": 2, "image_size": 43, "num_classes": 5, "num_blocks": 1},
+    "nmt": {"batch_size": 2, "num_steps": 3, "num_units": 8, "vocabulary": 20},
+    "rnnlm": {"batch_size": 2, "num_steps": 3, "num_units": 8, "vocabulary": 20},
+    "transformer": {
+        "batch_size": 2,
+        "num_positions": 4,
+        "num_layers": 2,
+        "num_units": 8,
+        "num_heads": 2,
+        "vocabulary": 20,
+    },
+}
+"""Sizes in which workloads are quickly traced and run."""
 
 
 def four_cpus(slots: int = 1) -> Cluster:

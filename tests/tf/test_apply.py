@@ -12,22 +12,9 @@ import placer.tf
 from experiments.workloads import get_workload
 from placer.errors import PlacementError, ReadError, UsageError
 from placer.placement import Placement
-from tests.tf.placing import CPUS, four_cpus, random_batch, random_placement
+from tests.tf.placing import CPUS, SMALL, four_cpus, random_batch, random_placement
 
 SQUARE = tf.TensorSpec((4, 4))
-SMALL = {
-    "inception_v3": {"batch_size": 2, "image_size": 75, "num_classes": 5, "num_blocks": 1},
-    "nmt": {"batch_size": 2, "num_steps": 3, "num_units": 8, "vocabulary": 20},
-    "rnnlm": {"batch_size": 2, "num_steps": 3, "num_units": 8, "vocabulary": 20},
-    "transformer": {
-        "batch_size": 2,
-        "num_positions": 4,
-        "num_layers": 2,
-        "num_units": 8,
-        "num_heads": 2,
-        "vocabulary": 20,
-    },
-}
 
 
 def _place(function, *specs, seed: int = 0, read: dict | None = None, **options):
