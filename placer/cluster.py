@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,21 @@ from placer.errors import ClusterError, UnknownNameError
 _PRESETS = Path(__file__).parent / "clusters"
 
 
+class Efficiency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much of a device's peaks some ops reach.
+
+    Attributes:
+        ops: Their type, such as ``"Conv2D"``, or family, such as ``"matmul"``; the type goes
+            first. The families are those of :mod:`placer.costs`.
+        flops: Fraction of the peak FLOP/s.
+        memory_bandwidth: Fraction of the peak bytes per second.
+    """
+
+    ops: str
+    flops: float = 1
+    memory_bandwidth: float = 1
+
+
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A processor.
 
@@ -32,6 +48,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         memory_bandwidth: Peak bytes read and written per second.
         op_overhead_seconds: Added to each op that does work.
         slots: How many ops run at once.
+        efficiency: Fractions of the peaks by type or family of op; 1 for all others.
     """
 
     name: str
@@ -42,6 +59,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     memory_bandwidth: float = 0
     op_overhead_seconds: float = 0
     slots: int = 1
+    efficiency: tuple[Efficiency, ...] = ()
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -193,7 +211,7 @@ class Cluster:
             for pair, link in sorted(self._pair_links.items())
         ]
         # repr, as JSON has no word for an infinite memory
-        content = repr(([msgspec.structs.astuple(device) for device in self.devices], links))
+        content = repr(([_figures(device) for device in self.devices], links))
         return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
     @classmethod
@@ -210,6 +228,38 @@ class Cluster:
             return cls(document.name, document.devices, document.links)
         except ClusterError as error:
             raise ClusterError(f"{where}: {error}") from None
+
+    @classmethod
+    def from_tensorflow(
+        cls,
+        *,
+        devices: Sequence[str] | None = None,
+        workers: int | Sequence[str] | None = None,
+        name: str = "tensorflow",
+    ) -> Cluster:
+        """Describes and measures the devices that TensorFlow has, which takes some seconds.
+
+        A device is called as TensorFlow does in short, ``"gpu:0"``, so that placements map to it;
+        a worker's CPU is ``"worker:0"``. Peaks are those of a large matrix product and of a copy,
+        the overhead is that of a tiny op, links are timed. Logical CPUs and workers share the
+        machine's memory evenly; memory that is not known is ``inf``.
+
+        Args:
+            devices: Names of TensorFlow devices. By default all CPUs, GPUs and TPUs of this
+                process or, with workers, the CPU of each.
+            workers: As ``placer.tf.MeasuredEvaluator`` takes them: how many processes to start, or
+                where TensorFlow servers are.
+            name: What to call the cluster.
+
+        Raises:
+            UsageError: An argument outside its range, or a device that TensorFlow does not have.
+            PlacerError: A process does not start, there is no server, or a step fails.
+        """
+        # upstairs, where TensorFlow is
+        described: Cluster = importlib.import_module("placer.tf.calibrate").describe_machine(
+            devices=devices, workers=workers, name=name
+        )
+        return described
 
     def to_toml(self) -> bytes:
         """The cluster in its file format."""
@@ -264,6 +314,13 @@ def _channel_name(channel: str, source: str, target: str) -> str | None:
             return channel
 
 
+def _figures(device: Device) -> tuple[object, ...]:
+    """All that a device says; nothing of efficiency where it says nothing of it."""
+    *figures, efficiency = msgspec.structs.astuple(device)
+    said = tuple(msgspec.structs.astuple(entry) for entry in efficiency)
+    return (*figures, said) if said else tuple(figures)
+
+
 def _check_device(device: Device) -> None:
     where = f"device {device.name!r}"
     if not device.name or not device.kind:
@@ -279,6 +336,24 @@ def _check_device(device: Device) -> None:
         )
     if device.slots < 1:
         raise ClusterError(f"{where}: slots is {device.slots}; expected at least 1")
+    _check_efficiency(device.efficiency, where)
+
+
+def _check_efficiency(efficiency: Sequence[Efficiency], where: str) -> None:
+    named = [entry.ops for entry in efficiency]
+    for entry in efficiency:
+        if not entry.ops or named.count(entry.ops) > 1:
+            raise ClusterError(
+                f"{where}: efficiency of ops {entry.ops!r}; "
+                "expected one entry for each type or family of ops"
+            )
+        for field in ("flops", "memory_bandwidth"):
+            value = getattr(entry, field)
+            if not 0 < value < float("inf"):
+                raise ClusterError(
+                    f"{where}: efficiency of ops {entry.ops!r} has {field} {value}; "
+                    "expected a finite number > 0"
+                )
 
 
 def _check_link(link: Link, devices: Mapping[str, int]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from placer.cluster import Cluster, Device, Link, preset_clusters
+from placer.cluster import Cluster, Device, Efficiency, Link, preset_clusters
+from placer.costs import op_seconds
 from placer.errors import ClusterError, FormatError, PlacerError, UnknownNameError
+from placer.graph import Op, OpGraph
 
 
 def _devices(*names: str) -> tuple[Device, ...]:
@@ -150,3 +153,57 @@ def test_save_and_load(tmp_path) -> None:
     cluster = Cluster.load("p100x4")
     cluster.save(tmp_path / "c.toml")
     assert Cluster.load(tmp_path / "c.toml") == cluster
+
+
+EFFICIENCY = (Efficiency("matmul", flops=0.5), Efficiency("Relu", memory_bandwidth=0.25))
+
+
+def test_efficiency_slows_the_ops_it_names() -> None:
+    """A type goes before its family; what is not named reaches the peaks."""
+    graph = OpGraph.from_ops(
+        "g",
+        [
+            Op("product", "MatMul", flops=1e9, bytes_accessed=1e3),
+            Op("relu", "Relu", flops=1e3, bytes_accessed=1e8),
+            Op("tanh", "Tanh", flops=1e3, bytes_accessed=1e8),
+            Op("known", "Relu", bytes_accessed=1e8, seconds={"gpu": 3.0}),
+            Op("nothing", "Relu"),
+        ],
+    )
+    (plain,) = _devices("gpu:0")
+    device = replace(plain, op_overhead_seconds=1e-5)
+    peaks = op_seconds(graph, Cluster("c", (device,)))[:, 0]
+    assert peaks == pytest.approx([1e-3 + 1e-5, 1e-3 + 1e-5, 1e-3 + 1e-5, 3.0, 0.0])
+    slow = op_seconds(graph, Cluster("c", (replace(device, efficiency=EFFICIENCY),)))[:, 0]
+    assert slow == pytest.approx([2e-3 + 1e-5, 4e-3 + 1e-5, 1e-3 + 1e-5, 3.0, 0.0])
+    both = (*EFFICIENCY, Efficiency("MatMul", flops=0.1), Efficiency("elementwise", flops=1e-9))
+    slow = op_seconds(graph, Cluster("c", (replace(device, efficiency=both),)))[:, 0]
+    assert slow == pytest.approx([1e-2 + 1e-5, 4e-3 + 1e-5, 1.0 + 1e-5, 3.0, 0.0])
+
+
+def test_efficiency_is_part_of_the_file_and_of_the_fingerprint(tmp_path) -> None:
+    """It comes back as it went; without it, the fingerprint is that of before there was any."""
+    (device,) = _devices("gpu:0")
+    plain, slow = Cluster("c", (device,)), Cluster("c", (replace(device, efficiency=EFFICIENCY),))
+    slow.save(tmp_path / "c.toml")
+    assert Cluster.load(tmp_path / "c.toml") == slow
+    assert Cluster.load(tmp_path / "c.toml").fingerprint == slow.fingerprint != plain.fingerprint
+    assert Cluster.load("k80x4").fingerprint == (
+        "sha256:7a1710d80c3d5f8eff1cb9085cc6ff9c5d177c77efd50e7b28f1b679b6de607c"
+    )
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "message"),
+    [
+        ((Efficiency("matmul", flops=0),), "'matmul' has flops 0; expected a finite number > 0"),
+        ((Efficiency("a", memory_bandwidth=float("nan")),), "'a' has memory_bandwidth nan"),
+        ((Efficiency("a"), Efficiency("a")), "efficiency of ops 'a'; expected one entry for each"),
+        ((Efficiency(""),), "efficiency of ops ''"),
+    ],
+)
+def test_impossible_efficiency_is_refused(efficiency, message: str) -> None:
+    """Fractions that no device has, and two for the same ops."""
+    (device,) = _devices("gpu:0")
+    with pytest.raises(ClusterError, match=message):
+        Cluster("c", (replace(device, efficiency=efficiency),))

@@ -1,13 +1,16 @@
 """TensorFlow in and out: programs become graphs, and run where a placement says."""
 
 from placer.tf.apply import PlacedFunction, apply, apply_to_graph_def, device_map
+from placer.tf.calibrate import Calibration, calibrate, calibrate_report
 from placer.tf.measure import MeasuredEvaluator, Measurement
+from placer.tf.profile import profile
 from placer.tf.read import Reading, read, read_report
 from placer.tf.servers import address_of, start_server
 from placer.tf.verify import OpRun, Verification, verify
 from placer.tf.workers import LocalWorkers
 
 __all__ = [
+    "Calibration",
     "LocalWorkers",
     "MeasuredEvaluator",
     "Measurement",
@@ -18,7 +21,10 @@ __all__ = [
     "address_of",
     "apply",
     "apply_to_graph_def",
+    "calibrate",
+    "calibrate_report",
     "device_map",
+    "profile",
     "read",
     "read_report",
     "start_server",

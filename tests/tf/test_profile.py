@@ -1,0 +1,208 @@
+"""Ops are timed where TensorFlow runs them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import step_stats_pb2
+
+import placer.tf
+from placer.cluster import Cluster
+from placer.errors import PlacerError, ReadError, UsageError
+from placer.graph import Op, OpGraph
+from placer.simulator import Simulator
+from placer.tf import LocalWorkers, _links
+from placer.tf._machine import find_devices
+from placer.tf._profiling import op_times
+from placer.tf.profile import TIMED_SECONDS, time_ops, with_seconds
+from tests.tf.faults import children
+
+SQUARE = tf.TensorSpec((64, 64))
+BRIEF = {"steps": 3, "runs": 2}
+
+
+def product(x):
+    return tf.nn.relu(x @ x)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    """After any test."""
+    assert not children(os.getpid())
+    yield
+    assert not children(os.getpid())
+
+
+@pytest.fixture
+def _small_measurements(monkeypatch):
+    """What is measured is small, so that it is quick."""
+    calibrate = importlib.import_module("placer.tf.calibrate")
+    monkeypatch.setattr(calibrate, "_MATMUL_SIZE", {"cpu": 128})
+    monkeypatch.setattr(calibrate, "_COPY_BYTES", 1 << 18)
+    monkeypatch.setattr(calibrate, "_NUM_TINY", 20)
+    monkeypatch.setattr(_links, "SIZES_BYTES", (64, 1 << 18))
+
+
+def test_ops_get_seconds_of_this_machine() -> None:
+    """By the model of its device, once for all logical CPUs; all else is as it is read."""
+    weight = tf.Variable(tf.ones((64, 64)))
+
+    def step(x):
+        weight.assign_sub(0.1 * (product(x) @ weight))
+        return tf.reduce_sum(weight)
+
+    graph = placer.tf.profile(step, SQUARE, **BRIEF)
+    plain = placer.tf.read(step, SQUARE)
+    assert with_seconds(graph, {model: {} for known in graph.seconds for model in known}) == plain
+    _, described = find_devices(None, None)
+    assert [device.name for device in described] == ["cpu:0", "cpu:1", "cpu:2", "cpu:3"]
+    assert {model for known in graph.seconds for model in known} == {described[0].model}
+    assert all(s >= TIMED_SECONDS for known in graph.seconds for s in known.values())
+    for op, kind in enumerate(graph.op_types):
+        if kind in ("MatMul", "Sum"):
+            assert graph.seconds[op]
+    assert weight.numpy().min() == 1  # the user's own variable has not changed
+
+
+@pytest.mark.usefixtures("_small_measurements")
+def test_a_machine_of_workers_is_described_profiled_and_calibrated(tmp_path) -> None:
+    """The three agree on names and models; what comes out is a cluster file to simulate with."""
+    with LocalWorkers(2, shares=(1, 0.5)) as workers:
+        cluster = Cluster.from_tensorflow(workers=workers, name="two")
+        graph = placer.tf.profile(product, SQUARE, workers=workers, **BRIEF)
+        found = placer.tf.calibrate_report([graph], cluster, workers=workers, **BRIEF)
+    assert cluster.device_names == ("worker:0", "worker:1")
+    first, second = cluster.devices
+    assert second.model == f"{first.model}-0.5"
+    assert all(device.flops > 0 and device.memory_bandwidth > 0 for device in cluster.devices)
+    assert all(0 < device.memory_bytes < np.inf for device in cluster.devices)
+    product_seconds = graph.seconds[graph.op_types.index("MatMul")]
+    assert set(product_seconds) == {first.model, second.model}
+    calibrated = found.cluster
+    assert calibrated.bandwidth.min() > 0
+    assert calibrated.latency_seconds[0, 1] > 0
+    assert calibrated.device_names == cluster.device_names
+    assert all(device.efficiency for device in calibrated.devices)
+    assert "worker:0: 2 ops" in str(found)
+    assert "worker:0 - worker:1: latency" in str(found)
+    calibrated.save(tmp_path / "two.toml")
+    loaded = Cluster.load(tmp_path / "two.toml")
+    assert (loaded.name, loaded.devices, loaded.links) == ("two", *_content(calibrated))
+    total = sum(known.get(first.model, 0) for known in graph.seconds)
+    simulated = Simulator(graph, loaded).step_time([0] * graph.num_ops)
+    assert simulated == pytest.approx(total, abs=1e-9 * graph.num_ops)
+
+
+def _content(cluster: Cluster):
+    return cluster.devices, cluster.links
+
+
+def test_seconds_add_up_to_the_step() -> None:
+    """Each op that can be timed has its share of what the step takes beyond them all."""
+    graph = OpGraph.from_ops("g", [Op(name, "Relu") for name in ("a", "b", "tiny", "unseen")])
+    traced = {"a": [3e-6, 5e-6, 4e-6], "b": [1e-6] * 3, "tiny": [5e-8] * 3, "other": [1.0] * 3}
+    bench = SimpleNamespace(trace=lambda placement: ((8e-6, 7e-6, 90e-6), traced))
+    found = time_ops(bench, graph, {"cpu": 0}, runs=2)["cpu"]
+    assert found == pytest.approx({"a": 5.5e-6, "b": 2.5e-6})
+    hasty = SimpleNamespace(trace=lambda placement: ((1e-6,), traced))
+    assert time_ops(hasty, graph, {"cpu": 0}, runs=1)["cpu"] == {"a": 4e-6, "b": 1e-6}
+    nothing = SimpleNamespace(trace=lambda placement: ((1e-6,), {}))
+    assert time_ops(nothing, graph, {"cpu": 0}, runs=1)["cpu"] == {}
+
+
+def test_known_seconds_of_other_models_stay() -> None:
+    """Those of the same model are replaced, also by none."""
+    graph = OpGraph.from_ops("g", [Op("a", "Relu", seconds={"cpu": 1, "gpu": 2}), Op("b", "Relu")])
+    found = with_seconds(graph, {"cpu": {"b": 3.0}})
+    assert found.seconds == ({"gpu": 2}, {"cpu": 3})
+
+
+def test_kernels_count_where_there_are_streams() -> None:
+    """On a GPU an op takes what its kernels do, and all of them; copies in other lines do not."""
+    statistics = step_stats_pb2.StepStats()
+
+    def add(device: str, *nodes: tuple[str, int]) -> None:
+        line = statistics.dev_stats.add(device=device)
+        for name, nanoseconds in nodes:
+            node = line.node_stats.add(node_name=name, op_start_rel_nanos=7)
+            node.op_end_rel_nanos = 7 + nanoseconds
+
+    add("/job:localhost/replica:0/task:0/device:GPU:0", ("placer_step/a", 10), ("outside", 99))
+    add("/device:GPU:0/stream:all", ("placer_step/a:MatMul", 500), ("placer_step/a:MatMul", 300))
+    add("/device:GPU:0/stream:14", ("placer_step/a:MatMul", 500))
+    add("/job:localhost/replica:0/task:0/device:CPU:0", ("placer_step/loop/body/b", 40))
+    assert op_times(statistics) == pytest.approx({"a": 8e-7, "loop/body/b": 4e-8})
+
+
+def test_what_cannot_be_profiled_is_refused() -> None:
+    """With what was given and what was expected."""
+    with pytest.raises(ReadError, match="was never traced"):
+        placer.tf.profile(tf.function(product))
+    with pytest.raises(ReadError, match="GraphDef"):
+        placer.tf.profile(tf.function(product).get_concrete_function(SQUARE).graph.as_graph_def())
+    with pytest.raises(UsageError, match="no device '/device:GPU:0'"):
+        placer.tf.profile(product, SQUARE, devices=["GPU:0"])
+    with pytest.raises(UsageError, match="'CPU' is no name of a TensorFlow device"):
+        placer.tf.profile(product, SQUARE, devices=["CPU"])
+    with pytest.raises(UsageError, match="expected names of TensorFlow devices"):
+        placer.tf.profile(product, SQUARE, devices="CPU:0")
+    with pytest.raises(UsageError, match="steps is 0"):
+        placer.tf.profile(product, SQUARE, steps=0)
+    with pytest.raises(UsageError, match="seconds_limit is 0"):
+        placer.tf.profile(product, SQUARE, seconds_limit=0)
+    with pytest.raises(UsageError, match="workers is -1"):
+        placer.tf.profile(product, SQUARE, workers=-1)
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    """Before anything is waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(PlacerError, match="cannot be reached"):
+        placer.tf.profile(product, SQUARE, workers=[f"127.0.0.1:{port}"])
+
+
+def test_a_worker_that_dies_is_named() -> None:
+    """And nothing is left of it."""
+
+    def step(x):
+        os.kill(workers.processes["worker 0"].pid, signal.SIGKILL)
+        return product(x)
+
+    with (
+        LocalWorkers(1) as workers,
+        pytest.raises(PlacerError, match="worker 0: the process was killed"),
+    ):
+        placer.tf.profile(step, SQUARE, workers=workers, **BRIEF)
+
+
+def test_a_device_that_workers_lack_is_refused() -> None:
+    """It is found when the workers are asked."""
+    with pytest.raises(UsageError, match="no device .*GPU:0"):
+        placer.tf.profile(
+            product, SQUARE, workers=1, devices=["/job:worker/task:0/device:GPU:0"], **BRIEF
+        )
+
+
+def test_calibration_needs_graphs_that_fit_the_cluster() -> None:
+    """A cluster whose devices no graph knows, and devices that do not fit the cluster."""
+    cluster = placer.Cluster.load("cpu-gpu")
+    with pytest.raises(UsageError, match="no graphs to calibrate with"):
+        placer.tf.calibrate([], cluster)
+    graph = OpGraph.from_ops("g", [Op("a", "Relu", bytes_accessed=8)])
+    with pytest.raises(UsageError, match="has seconds for model"):
+        placer.tf.calibrate([graph], cluster)
+    with pytest.raises(UsageError, match="steps is 0"):
+        placer.tf.calibrate([graph], cluster, steps=0)
+    models = {device.model: {"a": 1.0} for device in cluster.devices}
+    with pytest.raises(UsageError, match="3 TensorFlow devices for the 2 devices"):
+        placer.tf.calibrate([with_seconds(graph, models)], cluster, workers=3)
+    with pytest.raises(UsageError, match="no device '/device:GPU:0'"):
+        placer.tf.calibrate([with_seconds(graph, models)], cluster)
