@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from experiments.workloads import get_workload
 from placer.cluster import Cluster
 from placer.errors import UsageError
+from placer.graph import OpGraph
 from placer.placement import Placement
-from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement
+from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
 
 
 class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,6 +72,17 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         else:
             with LocalWorkers(int(self.workers), shares=self.shares or None) as workers:
                 yield workers
+
+    def calibrate(self, workers: Sequence[str]) -> tuple[OpGraph, Cluster]:
+        """The graph with what its ops take on the devices, and the cluster that these are.
+
+        Raises:
+            PlacerError: As ``placer.tf.profile`` and ``placer.tf.calibrate``.
+        """
+        step, specs = self.build_step()
+        where: dict[str, Any] = {"devices": self.devices or None, "workers": workers or None}
+        graph = profile(step, *specs, **where)
+        return graph, calibrate([graph], Cluster.from_tensorflow(**where), **where)
 
     @contextmanager
     def open_evaluator(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,3 +94,14 @@ def measuring_config(
 def say_waiting(share: float) -> None:
     """Says on stderr that the machine is too busy."""
     typer.echo(f"waiting: others take {share:.0%} of the processors", err=True)
+
+
+@contextmanager
+def counting(total: int, done: int) -> Iterator[Callable[[object], None]]:
+    """A progress bar; gives what to call after each measurement."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("measuring", total=total, completed=done)
+        yield lambda _: bar.advance(task)

@@ -2,7 +2,7 @@
 
 from placer.tf.apply import PlacedFunction, apply, apply_to_graph_def, device_map
 from placer.tf.calibrate import Calibration, calibrate, calibrate_report
-from placer.tf.measure import MeasuredEvaluator, Measurement
+from placer.tf.measure import MeasuredEvaluator, Measurement, OpTimes
 from placer.tf.profile import profile
 from placer.tf.read import Reading, read, read_report
 from placer.tf.servers import address_of, start_server
@@ -15,6 +15,7 @@ __all__ = [
     "MeasuredEvaluator",
     "Measurement",
     "OpRun",
+    "OpTimes",
     "PlacedFunction",
     "Reading",
     "Verification",

@@ -53,11 +53,12 @@ class StepRunner:
         with tf.compat.v1.Session(self._target, tf.Graph(), self._config) as session:
             return tuple(device.name for device in session.list_devices())
 
-    def measure(self, placement: Sequence[int]) -> _wire.Times:
+    def measure(self, placement: Sequence[int], traced: bool = False) -> _wire.Times:
         """Times the step.
 
         Args:
             placement: Index of the device of each op, ``[num_ops]``.
+            traced: Whether to trace one more step.
 
         Raises:
             PlacerError: A placement that cannot be run.
@@ -78,9 +79,11 @@ class StepRunner:
             self.ran = True
             session.run(writes, feeds)
             # ops, not tensors: the results stay where they are
-            run = session.make_callable([graph.get_operation_by_name(n) for n in self.step.targets])
+            targets = [graph.get_operation_by_name(name) for name in self.step.targets]
+            run = session.make_callable(targets)
             warmup = tuple(_seconds(run) for _ in range(self.step.warmup))
-            return _wire.Times(warmup, tuple(_seconds(run) for _ in range(self.step.steps)))
+            steps = tuple(_seconds(run) for _ in range(self.step.steps))
+            return _wire.Times(warmup, steps, _trace(session, targets) if traced else ())
 
     def _writes(self, graph: Any) -> tuple[list[Any], dict[Any, Any]]:
         """Ops that give all variables their first values, and what to feed them."""
@@ -119,6 +122,34 @@ def _hold_inputs(graph_def: Any, values: Mapping[str, Any], inputs: Sequence[str
         node.attr["dtype"].type = dtype
 
 
+def _trace(session: Any, targets: Sequence[Any]) -> tuple[_wire.OpTimes, ...]:
+    """When each op of a step ran; the devices of one machine have one clock."""
+    from tensorflow.core.protobuf import config_pb2
+
+    run = session.make_callable(targets, accept_options=True)
+    options = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
+    metadata = config_pb2.RunMetadata()
+    for _ in range(2):  # the first one sets tracing up
+        run(options=options, run_metadata=metadata)
+    nodes = [
+        node
+        for device in metadata.step_stats.dev_stats
+        if "/stream:" not in device.device
+        for node in device.node_stats
+        if node.scheduled_nanos  # else no op of the graph
+    ]
+    began = min((node.all_start_nanos for node in nodes), default=0)
+    return tuple(
+        _wire.OpTimes(
+            node.node_name,
+            (node.scheduled_nanos - began) * 1e-9,
+            (node.all_start_nanos - began) * 1e-9,
+            (node.all_start_nanos + node.op_end_rel_nanos - began) * 1e-9,
+        )
+        for node in nodes
+    )
+
+
 def _seconds(run: Any) -> float:
     start = time.perf_counter()
     run()
@@ -128,7 +159,7 @@ def _seconds(run: Any) -> float:
 def answer(runner: StepRunner, request: _wire.Request) -> _wire.Times | _wire.Failure:
     """Measures, and says why if that fails."""
     try:
-        return runner.measure(request.devices)
+        return runner.measure(request.devices, request.traced)
     except PlacerError as error:
         return _wire.Failure(str(error))
     except Exception as error:  # whatever the step does

@@ -26,16 +26,38 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
 
 class Request(msgspec.Struct, tag="request", frozen=True):
-    """A placement to measure: index of the device of each op, ``[num_ops]``."""
+    """A placement to measure.
+
+    Attributes:
+        devices: Index of the device of each op, ``[num_ops]``.
+        traced: Whether to take statistics of one more step.
+    """
 
     devices: list[int]
+    traced: bool = False
+
+
+class OpTimes(msgspec.Struct, array_like=True, frozen=True):
+    """When an op of a step had its inputs, began and ended, in seconds from one moment on."""
+
+    name: str
+    ready_seconds: float
+    start_seconds: float
+    finish_seconds: float
 
 
 class Times(msgspec.Struct, tag="times", frozen=True):
-    """Seconds of each step: of those that warm up, and of those that count."""
+    """How long steps took.
+
+    Attributes:
+        warmup_seconds: Of each step that warms up.
+        step_seconds: Of each step that counts.
+        trace: When each op ran in the traced step.
+    """
 
     warmup_seconds: tuple[float, ...]
     step_seconds: tuple[float, ...]
+    trace: tuple[OpTimes, ...] = ()
 
 
 class Failure(msgspec.Struct, tag="failure", frozen=True):

@@ -29,6 +29,7 @@ from placer.tf._flatten import FlatGraph, flatten_function
 from placer.tf._placed import strict_config
 from placer.tf._processes import LostError, Process, started
 from placer.tf._program import save_program
+from placer.tf._wire import OpTimes as OpTimes  # it is part of what is measured
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of, reading_of
 from placer.tf.workers import LocalWorkers
@@ -52,12 +53,14 @@ class Measurement:
         reason: Why it failed, if it did.
         others_share: The share of this machine's processors that other processes took meanwhile;
             None where that is not known.
+        trace: When each op ran in one more step, if that was asked for.
     """
 
     step_seconds: tuple[float, ...] = ()
     warmup_seconds: tuple[float, ...] = ()
     reason: str | None = None
     others_share: float | None = None
+    trace: tuple[OpTimes, ...] = ()
 
     @property
     def step_time_seconds(self) -> float:
@@ -209,12 +212,15 @@ class MeasuredEvaluator:
             [measurement.reason for measurement in found],
         )
 
-    def measure(self, placement: Placement, *, again: bool = False) -> Measurement:
+    def measure(
+        self, placement: Placement, *, again: bool = False, traced: bool = False
+    ) -> Measurement:
         """Measures one placement.
 
         Args:
             placement: The placement, in ``order="fifo"``.
             again: Whether to measure even what is known; what is found replaces that.
+            traced: Whether to trace one more step, which is measuring again.
 
         Raises:
             PlacementError: A placement of another graph, on another cluster, or in another order.
@@ -224,9 +230,9 @@ class MeasuredEvaluator:
             raise PlacementError(f"the order is {placement.order!r}; expected 'fifo'")
         content = placement.to_json()
         devices = Placement.from_json(content, self.graph, self.cluster).devices
-        if again:
+        if again or traced:
             self._known.pop(devices.tobytes(), None)
-        return self._measure(devices)
+        return self._measure(devices, traced)
 
     def known(self, devices: NDArray[np.int32]) -> Measurement | None:
         """What was measured of a placement ``[num_ops]``, if it was."""
@@ -247,12 +253,12 @@ class MeasuredEvaluator:
     ) -> None:
         self.close()
 
-    def _measure(self, devices: NDArray[np.int32]) -> Measurement:
+    def _measure(self, devices: NDArray[np.int32], traced: bool = False) -> Measurement:
         key = devices.tobytes()
         if key not in self._known:
             if not self._close.alive:
                 raise UsageError("the evaluator is closed; expected one that is open")
-            found = self._measure_in_quiet(_wire.Request(devices.tolist()))
+            found = self._measure_in_quiet(_wire.Request(devices.tolist(), traced))
             if self._log is not None:
                 self._log.append(devices, found)
             self._known[key] = found
@@ -413,7 +419,7 @@ class _Team:
             raise
         if isinstance(reply, _wire.Times):
             share = _load.share_of_others(before, self._cpu_times())
-            return Measurement(reply.step_seconds, reply.warmup_seconds, others_share=share)
+            return Measurement(reply.step_seconds, reply.warmup_seconds, None, share, reply.trace)
         assert isinstance(reply, _wire.Failure)  # noqa: S101
         if reply.ran:
             self.stop()

@@ -63,13 +63,13 @@ FAULTS = {
 class FaultyRunner(_measuring.StepRunner):
     """A step that fails under some placements."""
 
-    def measure(self, placement: Sequence[int]) -> _wire.Times:
+    def measure(self, placement: Sequence[int], traced: bool = False) -> _wire.Times:
         for devices, fault in json.loads(os.environ["FAULTS"]).items():
             given = [int(device) for device in devices.split(",")]
             if list(placement[: len(given)]) == given:
                 self.ran = True
                 FAULTS[fault]()
-        return super().measure(placement)
+        return super().measure(placement, traced)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""The command ``fidelity``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments import terminal
+from experiments.cli.app import app
+from experiments.cli.measuring_options import (
+    DEFAULT_PATIENCE,
+    DevicesOption,
+    PatienceOption,
+    SecondsLimitOption,
+    SharesOption,
+    SizeOption,
+    StepsOption,
+    WarmupOption,
+    WorkersOption,
+    counting,
+    measuring_config,
+    say_waiting,
+)
+from experiments.cli.options import ClusterOption, JsonOption
+from placer.errors import UsageError
+
+if TYPE_CHECKING:
+    from placer.cluster import Cluster
+    from placer.graph import OpGraph
+
+
+@app.command()
+def fidelity(
+    workload: Annotated[
+        str, typer.Option("--workload", help="Name of a workload.", metavar="NAME")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for all of it.", metavar="DIR")],
+    graph: Annotated[
+        Path | None,
+        typer.Option(
+            "--graph", help="What 'placer profile' wrote of the workload.", metavar="FILE"
+        ),
+    ] = None,
+    cluster: ClusterOption = None,
+    size: SizeOption = None,
+    workers: WorkersOption = None,
+    shares: SharesOption = None,
+    devices: DevicesOption = None,
+    placements: Annotated[
+        int, typer.Option("--placements", help="How many placements.", min=2)
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Of all randomness.", min=0)] = 0,
+    misses: Annotated[
+        int, typer.Option("--misses", help="How many of the largest to explain.", min=0)
+    ] = 5,
+    warmup: WarmupOption = None,
+    steps: StepsOption = None,
+    seconds_limit: SecondsLimitOption = None,
+    patience: PatienceOption = DEFAULT_PATIENCE,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare simulated step times with measured ones, over many placements.
+
+    Without --graph and --cluster, the devices are calibrated and the ops profiled first. Given the
+    same folder again, it goes on where it stopped.
+    """
+    from experiments.fidelity import (
+        FidelityConfig,
+        FidelityFolder,
+        choose_placements,
+        compare,
+        explain_misses,
+        measure_all,
+    )
+    from experiments.fidelity_report import fidelity_tables
+    from placer.graph import OpGraph
+    from placer.problem import Problem
+    from placer.simulator import Simulator
+
+    if (graph is None) != (cluster is None):
+        raise UsageError("give both --graph and --cluster, or neither to calibrate first")
+    measuring = measuring_config(
+        workload, size, workers, shares, devices, warmup, steps, seconds_limit
+    )
+    config = FidelityConfig("placer.fidelity/1", placements, seed, misses, measuring)
+    folder = FidelityFolder(out)
+    folder.begin(config)
+    terminal.load_tensorflow()
+    with measuring.open_workers() as addresses:
+
+        def make() -> tuple[OpGraph, Cluster]:
+            if graph is not None and cluster is not None:
+                from placer.cluster import Cluster
+
+                return OpGraph.load(graph), Cluster.load(cluster)
+            return measuring.calibrate(addresses)
+
+        op_graph, where = folder.model(make)
+        problem = Problem.build(op_graph, where)
+        candidates = folder.candidates(lambda: choose_placements(problem, placements, seed))
+        simulator = Simulator(op_graph, where)
+        with (
+            measuring.open_evaluator(
+                where, addresses, patience_seconds=patience, on_wait=say_waiting
+            ) as evaluator,
+            counting(2 * len(candidates), len(folder.repetitions())) as count,
+        ):
+            if evaluator.graph.op_names != op_graph.op_names:
+                raise UsageError(f"the graph in {out} has other ops than {workload} in these sizes")
+            measure_all(evaluator, where, candidates, folder, seed, count)
+            comparison = compare(simulator, candidates, folder.repetitions())
+            explained = folder.misses(
+                lambda: explain_misses(evaluator, simulator, candidates, comparison, misses)
+            )
+    result = folder.write(config, comparison, explained)
+    if as_json:
+        terminal.print_json(result)
+    else:
+        terminal.print_tables(fidelity_tables(result))
+        typer.echo(f"written to {out}")
