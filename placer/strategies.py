@@ -19,6 +19,7 @@ STRATEGIES: Mapping[str, str] = MappingProxyType(
         "cross_entropy": "placer.search.cross_entropy:search",
         "genetic": "placer.search.genetic:search",
         "large_neighbourhood": "placer.search.large_neighbourhood:search",
+        "exact": "placer.search.exact:search",
     }
 )
 """Searches by name, each ``"module:attribute"`` of a :class:`placer.problem.Search`.

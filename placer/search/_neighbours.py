@@ -76,11 +76,12 @@ def first_probabilities(problem: Problem, start: NDArray[np.int32] | None) -> ND
     Uniform over the devices that are allowed or, with a start, such that a draw differs from it
     in about four op groups, as the learned policy begins.
     """
-    uniform = problem.allowed / problem.allowed.sum(axis=1, keepdims=True)
+    uniform: NDArray[np.float64] = problem.allowed / problem.allowed.sum(axis=1, keepdims=True)
     if start is None:
         return uniform
     share = min(1.0, _DEVIATIONS / problem.num_groups)
-    return share * uniform + (1 - share) * np.eye(problem.num_devices)[start]
+    near: NDArray[np.float64] = (1 - share) * np.eye(problem.num_devices)[start]
+    return near + share * uniform
 
 
 def devices_at(probabilities: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -95,4 +96,5 @@ def devices_at(probabilities: NDArray[np.float64], keys: NDArray[np.float64]) ->
     """
     ends = np.cumsum(probabilities, axis=1)
     ends /= ends[:, -1:]  # rounded sums must not leave room for a device beyond the last
-    return (keys[:, :, None] >= ends).sum(axis=2).astype(np.int32)
+    devices: NDArray[np.int32] = (keys[:, :, None] >= ends).sum(axis=2, dtype=np.int32)
+    return devices
