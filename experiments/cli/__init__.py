@@ -19,6 +19,7 @@ for _room in (
     "exporting",
     "importing",
     "measuring",
+    "calibrating",
     "fidelity",
 ):
     import_module(f"experiments.cli.{_room}")

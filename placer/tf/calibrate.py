@@ -22,6 +22,7 @@ _SECONDS_LIMIT = 120.0
 _MATMUL_SIZE = {"cpu": 1024}  # others are so fast that dispatch would count
 _COPY_BYTES = 1 << 26
 _NUM_TINY = 1000
+_STEPS, _RUNS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,7 @@ class Calibration:
 
 
 def describe_machine(
-    *,
-    devices: Sequence[str] | None = None,
-    workers: Workers = None,
-    name: str = "tensorflow",
-    steps: int = 5,
-    runs: int = 3,
+    *, devices: Sequence[str] | None = None, workers: Workers = None, name: str = "tensorflow"
 ) -> Cluster:
     """What ``Cluster.from_tensorflow`` does, which says more."""
     names, described = find_devices(devices, workers)
@@ -60,8 +56,8 @@ def describe_machine(
     with Bench(workers, _SECONDS_LIMIT) as bench:
         for index, device in enumerate(described):
             if device.model not in measured:
-                measured[device.model] = _measure_peaks(bench, names, index, device, steps, runs)
-        links = measure_links(bench, names, [d.name for d in described], steps=steps, runs=runs)
+                measured[device.model] = _measure_peaks(bench, names, index, device)
+        links = measure_links(bench, names, [d.name for d in described], steps=_STEPS, runs=_RUNS)
     figures = [
         replace(measured[device.model], name=device.name, memory_bytes=device.memory_bytes)
         for device in described
@@ -75,8 +71,8 @@ def calibrate(
     *,
     devices: Sequence[str] | None = None,
     workers: Workers = None,
-    steps: int = 5,
-    runs: int = 3,
+    steps: int = _STEPS,
+    runs: int = _RUNS,
 ) -> Cluster:
     """Fits a cluster's figures to what its devices do.
 
@@ -115,8 +111,8 @@ def calibrate_report(
     *,
     devices: Sequence[str] | None = None,
     workers: Workers = None,
-    steps: int = 5,
-    runs: int = 3,
+    steps: int = _STEPS,
+    runs: int = _RUNS,
 ) -> Calibration:
     """As :func:`calibrate`, and says how well the figures fit."""
     _check_counts(steps, runs)
@@ -171,9 +167,7 @@ def _channel(cluster: Cluster, pair: Sequence[str]) -> str:
     return next(link.channel for link in cluster.links if set(pair) <= set(link.devices))
 
 
-def _measure_peaks(
-    bench: Bench, names: Sequence[str], index: int, device: Device, steps: int, runs: int
-) -> Device:
+def _measure_peaks(bench: Bench, names: Sequence[str], index: int, device: Device) -> Device:
     """A device with the rates of a large matrix product, a copy and tiny ops.
 
     Args:
@@ -181,8 +175,6 @@ def _measure_peaks(
         names: TensorFlow's names of all devices.
         index: Which one is measured.
         device: What is known of it.
-        steps: How many steps of each run count.
-        runs: How many runs.
     """
     import tensorflow as tf
 
@@ -190,8 +182,8 @@ def _measure_peaks(
         """FLOP/s, bytes per second and seconds of ops of a type, the medians."""
         spec = tf.TensorSpec(shape)
         traced = tf.function(function, autograph=False).get_concrete_function(spec)
-        graph = bench.load(traced, names, name="peaks", warmup=2, steps=steps)
-        known = time_ops(bench, graph, {"": index}, runs)[""]
+        graph = bench.load(traced, names, name="peaks", warmup=2, steps=_STEPS)
+        known = time_ops(bench, graph, {"": index}, _RUNS)[""]
         ops = [op for op, found in enumerate(graph.op_types) if found == kind]
         seconds = statistics.median(known[graph.op_names[op]] for op in ops)
         return graph.flops[ops[0]] / seconds, graph.bytes_accessed[ops[0]] / seconds, seconds

@@ -29,6 +29,7 @@ def profile(
     steps: int = 10,
     runs: int = 3,
     seconds_limit: float = 300.0,
+    name: str | None = None,
     training: bool = False,
     signature: str = "serving_default",
 ) -> OpGraph:
@@ -56,6 +57,7 @@ def profile(
         steps: How many steps of each run count.
         runs: How many runs, each a session of its own; the devices take turns.
         seconds_limit: How long the steps of a run may take, with building them.
+        name: What to call the graph; by default as `target` is called.
         training: As ``placer.tf.read`` was given.
         signature: As ``placer.tf.read`` was given.
 
@@ -78,7 +80,7 @@ def profile(
     function = trace_function(target, specs, training, signature)
     with Bench(workers, seconds_limit) as bench:
         graph = bench.load(
-            function, names, name=name_of(target), warmup=2, steps=steps, inputs=inputs
+            function, names, name=name or name_of(target), warmup=2, steps=steps, inputs=inputs
         )
         by_model = {device.model: index for index, device in reversed([*enumerate(described)])}
         found = time_ops(bench, graph, by_model, runs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import socket
@@ -18,14 +17,15 @@ from placer.cluster import Cluster
 from placer.errors import PlacerError, ReadError, UsageError
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
-from placer.tf import LocalWorkers, _links
+from placer.tf import LocalWorkers
 from placer.tf._machine import find_devices
 from placer.tf._profiling import op_times
 from placer.tf.profile import TIMED_SECONDS, time_ops, with_seconds
 from tests.tf.faults import children
+from tests.tf.small import small_measurements
 
 SQUARE = tf.TensorSpec((64, 64))
-BRIEF = {"steps": 3, "runs": 2}
+BRIEF = {"steps": 3, "runs": 1}
 
 
 def product(x):
@@ -41,13 +41,9 @@ def _no_process_is_left():
 
 
 @pytest.fixture
-def _small_measurements(monkeypatch):
+def _small(monkeypatch):
     """What is measured is small, so that it is quick."""
-    calibrate = importlib.import_module("placer.tf.calibrate")
-    monkeypatch.setattr(calibrate, "_MATMUL_SIZE", {"cpu": 128})
-    monkeypatch.setattr(calibrate, "_COPY_BYTES", 1 << 18)
-    monkeypatch.setattr(calibrate, "_NUM_TINY", 20)
-    monkeypatch.setattr(_links, "SIZES_BYTES", (64, 1 << 18))
+    small_measurements(monkeypatch)
 
 
 def test_ops_get_seconds_of_this_machine() -> None:
@@ -71,7 +67,7 @@ def test_ops_get_seconds_of_this_machine() -> None:
     assert weight.numpy().min() == 1  # the user's own variable has not changed
 
 
-@pytest.mark.usefixtures("_small_measurements")
+@pytest.mark.usefixtures("_small")
 def test_a_machine_of_workers_is_described_profiled_and_calibrated(tmp_path) -> None:
     """The three agree on names and models; what comes out is a cluster file to simulate with."""
     with LocalWorkers(2, shares=(1, 0.5)) as workers:
