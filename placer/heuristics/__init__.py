@@ -25,6 +25,13 @@ HEURISTICS: Mapping[str, str] = MappingProxyType(
         "expert": "placer.heuristics.expert:expert",
         "metis": "placer.heuristics.metis:metis",
         "heft": "placer.heuristics.heft:heft",
+        "topological_blocks": "placer.heuristics.topological_blocks:topological_blocks",
+        "min_cut": "placer.heuristics.metis:min_cut",
+        "peft": "placer.heuristics.peft:peft",
+        "critical_path": "placer.heuristics.critical_path:critical_path",
+        "m_topo": "placer.heuristics.m_topo:m_topo",
+        "m_etf": "placer.heuristics.m_etf:m_etf",
+        "m_sct": "placer.heuristics.m_sct:m_sct",
     }
 )
 """Heuristics by name, each ``"module:attribute"``."""

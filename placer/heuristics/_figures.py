@@ -34,13 +34,13 @@ def accelerators(problem: Problem) -> NDArray[np.int64]:
     return np.flatnonzero([kind == fastest for kind in kinds])
 
 
-def move_to_allowed(problem: Problem, choices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Moves each group that may not be where it is to the allowed device that runs it fastest.
+def on_accelerators(problem: Problem) -> NDArray[np.bool_]:
+    """Where each group may go, accelerators only if it may go to one of them.
 
-    Args:
-        problem: The problem.
-        choices: Device per group, ``[num_groups]``.
+    Returns:
+        ``[num_groups, num_devices]``.
     """
-    seconds = np.where(problem.allowed, group_seconds(problem), np.inf)
-    here = problem.allowed[np.arange(problem.num_groups), choices]
-    return np.where(here, choices, seconds.argmin(axis=1)).astype(np.int32)
+    accelerated = np.zeros(problem.num_devices, bool)
+    accelerated[accelerators(problem)] = True
+    narrowed = problem.allowed & accelerated
+    return np.where(narrowed.any(axis=1, keepdims=True), narrowed, problem.allowed)

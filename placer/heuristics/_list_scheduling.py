@@ -1,18 +1,26 @@
-"""List scheduling of groups of tasks with insertion into idle gaps."""
+"""List scheduling: tasks one by one, each to the device where a rule says it is best.
+
+HEFT, PEFT and the critical path take the tasks by a priority, m-ETF and m-SCT by their earliest
+start; memory, groups, transfers and the time of devices are the same for all.
+"""
 
 from __future__ import annotations
 
 import bisect
+import heapq
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from placer.errors import InfeasibleError
+from placer.heuristics._figures import group_edges, group_seconds
+from placer.heuristics._memory import kept_bytes, memory_bytes
 from placer.problem import Problem
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +39,7 @@ class Tasks:
         memory_bytes: Memory of each device, ``[num_devices]``.
         group_of_task: Group of each task, ``[num_tasks]``.
         allowed: Devices each group may go to, ``[num_groups, num_devices]``.
-        parameter_bytes: Memory that each group takes, ``[num_groups]``.
-        group_names: For messages, ``[num_groups]``.
+        kept_bytes: Memory that each group takes, ``[num_groups]``.
     """
 
     seconds: Floats
@@ -45,13 +52,12 @@ class Tasks:
     slots: tuple[int, ...]
     memory_bytes: Floats
     group_of_task: Ints
-    allowed: NDArray[np.bool_]
-    parameter_bytes: Floats
-    group_names: tuple[str, ...]
+    allowed: Bools
+    kept_bytes: Floats
 
     @classmethod
-    def of_problem(cls, problem: Problem) -> Tasks:
-        """The ops of a problem."""
+    def of_ops(cls, problem: Problem) -> Tasks:
+        """The ops of a problem, in its op groups."""
         graph, cluster = problem.graph, problem.cluster
         producers, consumers, tensors = graph.edges
         return cls(
@@ -63,12 +69,74 @@ class Tasks:
             latency_seconds=cluster.latency_seconds,
             bandwidth=cluster.bandwidth,
             slots=tuple(device.slots for device in cluster.devices),
-            memory_bytes=np.array([device.memory_bytes for device in cluster.devices]),
+            memory_bytes=memory_bytes(problem),
             group_of_task=problem.groups.group_of_op,
             allowed=problem.allowed,
-            parameter_bytes=problem.group_parameter_bytes,
-            group_names=problem.groups.names,
+            kept_bytes=kept_bytes(problem),
         )
+
+    @classmethod
+    def of_groups(cls, problem: Problem, allowed: Bools) -> Tasks:
+        """The op groups of a problem, each one task that runs all of its ops in sequence.
+
+        Ops of two groups may depend on each other in both directions, as those of a forward and
+        a backward pass do. Groups are numbered by their first op in topological order; only edges
+        to a later group count, so that there is no cycle.
+
+        Args:
+            problem: The problem.
+            allowed: Devices each group may go to, ``[num_groups, num_devices]``.
+        """
+        cluster = problem.cluster
+        producers, consumers, sizes = group_edges(problem)
+        forward = producers < consumers
+        numbers = np.arange(problem.num_groups, dtype=np.int32)
+        return cls(
+            seconds=group_seconds(problem),
+            order=numbers,
+            producers=producers[forward],
+            consumers=consumers[forward],
+            bytes=sizes[forward],
+            latency_seconds=cluster.latency_seconds,
+            bandwidth=cluster.bandwidth,
+            slots=tuple(device.slots for device in cluster.devices),
+            memory_bytes=memory_bytes(problem),
+            group_of_task=numbers,
+            allowed=allowed,
+            kept_bytes=kept_bytes(problem),
+        )
+
+    @property
+    def allowed_tasks(self) -> Bools:
+        """Devices each task may go to, ``[num_tasks, num_devices]``."""
+        return self.allowed[self.group_of_task]
+
+    @property
+    def inside(self) -> Bools:
+        """Whether each edge is inside a group, ``[num_edges]``."""
+        ends = self.group_of_task[self.producers], self.group_of_task[self.consumers]
+        return np.equal(*ends)
+
+    def mean_seconds(self) -> Floats:
+        """Seconds of each task, mean over the devices it may go to, ``[num_tasks]``."""
+        allowed = self.allowed_tasks
+        means: Floats = np.where(allowed, self.seconds, 0.0).sum(axis=1) / allowed.sum(axis=1)
+        return means
+
+    def mean_transfer_seconds(self) -> Floats:
+        """Seconds to send along each edge, mean over the links, ``[num_edges]``.
+
+        The links are those between devices that any task may go to. Inside a group nothing is sent.
+        """
+        used = np.flatnonzero(self.allowed.any(axis=0))
+        apart = ~np.eye(len(used), dtype=bool)
+        if not apart.any():
+            return np.zeros(len(self.bytes))
+        links = np.ix_(used, used)
+        latency = self.latency_seconds[links][apart].mean()
+        per_byte = (1.0 / self.bandwidth[links][apart]).mean()
+        seconds: Floats = np.where(self.inside, 0.0, latency + self.bytes * per_byte)
+        return seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,62 +157,127 @@ class TaskSchedule:
 def upward_ranks(tasks: Tasks) -> Floats:
     """Longest path from each task to an end, itself included, by mean seconds, ``[num_tasks]``.
 
-    Topcuoglu et al. (2002), equation 4: means over the devices that may run a task, and over all
-    links.
+    Topcuoglu et al. (IEEE TPDS 13(3), 2002), section 4.1: transfers by their mean, too.
     """
-    allowed = tasks.allowed[tasks.group_of_task]
-    mean_seconds = np.where(allowed, tasks.seconds, 0.0).sum(axis=1) / allowed.sum(axis=1)
-    num_devices = len(tasks.latency_seconds)
-    apart = ~np.eye(num_devices, dtype=bool)
-    latency = tasks.latency_seconds[apart].mean() if num_devices > 1 else 0.0
-    per_byte = (1.0 / tasks.bandwidth[apart]).mean() if num_devices > 1 else 0.0
-    transfer_seconds = latency + tasks.bytes * per_byte
-    ranks: list[float] = mean_seconds.tolist()
-    edges_of = _edges_by(tasks.producers, len(ranks))
-    consumers, transfers = tasks.consumers.tolist(), transfer_seconds.tolist()
-    for task in reversed(tasks.order.tolist()):
-        ranks[task] += max((transfers[e] + ranks[consumers[e]] for e in edges_of[task]), default=0)
-    return np.array(ranks)
+    return _longest_paths(tasks, tasks.mean_transfer_seconds())
 
 
-def schedule(tasks: Tasks, priorities: Floats) -> TaskSchedule:
-    """Schedules tasks one by one, each as early as the idle gaps of its device permit.
+def static_levels(tasks: Tasks) -> Floats:
+    """Longest path from each task to an end, itself included, without transfers, ``[num_tasks]``.
+
+    The static level of Kwok and Ahmad (ACM Computing Surveys 31(4), 1999).
+    """
+    return _longest_paths(tasks, np.zeros(len(tasks.bytes)))
+
+
+def schedule(
+    tasks: Tasks,
+    priorities: Floats,
+    *,
+    lookahead: Floats | None = None,
+    insertion: bool = True,
+) -> TaskSchedule:
+    """Schedules tasks by priority, each after all that it depends on.
 
     The first task of a group that reads from another group chooses the device for all of it: that
-    with the least sum of its own start and the seconds of the group, among those with memory for
-    the group. Tasks that read from no other group, such as the reading of a variable, wait for
-    that; if they are needed earlier, their group goes to the device of the task that needs them.
-    A group of such tasks alone lets the first choose. So, where each task is its own group, this
-    is insertion at the earliest finish time as in HEFT.
+    with the least sum of its own start, the seconds of the group and the `lookahead`, among those
+    with memory for the group. Tasks that read from no other group, such as the reading of a
+    variable, wait for that; if they are needed earlier, their group goes to the device of the task
+    that needs them. A group of such tasks alone lets the first choose. So, where each task is its
+    own group, the choice is that of the earliest finish time.
 
     Args:
         tasks: The tasks.
-        priorities: Highest first; a task's must exceed those of all that depend on it,
-            ``[num_tasks]``.
-
-    Raises:
-        InfeasibleError: No device that may run a group has memory for its variables.
+        priorities: Highest first among the tasks that depend on none left, ``[num_tasks]``.
+        lookahead: Seconds expected after each task if it is on a device, ``[num_tasks,
+            num_devices]``; None for none.
+        insertion: Whether a task may use idle time before one scheduled earlier.
     """
-    scheduler = _Scheduler(tasks)
-    rank = np.empty(len(priorities), np.int64)
-    rank[tasks.order] = np.arange(len(priorities))
-    for task in np.lexsort((rank, -priorities)).tolist():
-        scheduler.add(task)
-    return TaskSchedule(
-        np.array(scheduler.device_of_group, np.int32),
-        np.array(scheduler.start_seconds),
-        np.array(scheduler.finish_seconds),
-    )
+    num_tasks = len(priorities)
+    scheduler = _Scheduler(tasks, insertion=insertion)
+    rank = np.empty(num_tasks, np.int64)
+    rank[tasks.order] = np.arange(num_tasks)
+    entries = list(zip((-priorities).tolist(), rank.tolist(), range(num_tasks), strict=True))
+    missing = np.bincount(tasks.consumers, minlength=num_tasks).tolist()
+    outgoing = _edges_by(tasks.producers, num_tasks)
+    consumers = tasks.consumers.tolist()
+    ready = [entry for entry in entries if not missing[entry[2]]]
+    heapq.heapify(ready)
+    while ready:
+        _, _, task = heapq.heappop(ready)
+        scheduler.add(task, None if lookahead is None else lookahead[task])
+        for edge in outgoing[task]:
+            consumer = consumers[edge]
+            missing[consumer] -= 1
+            if not missing[consumer]:
+                heapq.heappush(ready, entries[consumer])
+    return scheduler.result()
+
+
+def schedule_earliest(tasks: Tasks, favourites: Ints | None = None) -> TaskSchedule:
+    """Schedules again and again the task that can start first, on the device where it can.
+
+    Ties go to the task of the highest static level. Without favourites this is ETF (Hwang, Chow,
+    Anger and Lee, SIAM J. Comput. 18(2), 1989). With them it is SCT, as Baechi has it (Jeon et al.,
+    SoCC 2020): a device is awake while the favourite of its last task is ready and can start
+    nowhere earlier. There another task starts only if it is urgent: once its inputs could be on
+    every device, and sooner than the favourite. Where both can start at once, the favourite does.
+
+    Args:
+        tasks: The tasks, each its own group.
+        favourites: The favourite child of each task, -1 for none, ``[num_tasks]``.
+    """
+    num_tasks, num_devices = tasks.seconds.shape
+    scheduler = _Scheduler(tasks, insertion=False)
+    levels = static_levels(tasks)
+    missing = np.bincount(tasks.consumers, minlength=num_tasks)
+    outgoing = _edges_by(tasks.producers, num_tasks)
+    arrivals = np.zeros((num_tasks, num_devices))
+    favourite_on = np.full(num_devices, -1)  # of the last task of each device
+    ready = np.flatnonzero(missing == 0).tolist()
+    while ready:
+        rows = np.array(ready)
+        candidates = scheduler.candidates(rows)
+        free = scheduler.free_seconds()
+        starts = np.where(candidates, np.maximum(arrivals[rows], free), np.inf)
+        is_favourite = rows[:, None] == favourite_on
+        urgent = np.where(candidates, arrivals[rows], -np.inf).max(axis=1)
+        nowhere_earlier = candidates & (starts <= starts.min(axis=1, keepdims=True))
+        awake = (is_favourite & nowhere_earlier).any(axis=0)
+        for device in np.flatnonzero(awake).tolist():
+            others = candidates[:, device] & ~is_favourite[:, device]
+            starts[others, device] = np.maximum(urgent[others], free[device])
+        row, device = min(
+            np.argwhere(starts == starts.min()).tolist(),
+            key=lambda at: (
+                not is_favourite[*at],
+                -levels[rows[at[0]]],
+                rows[at[0]],
+                awake[at[1]],  # an urgent task leaves it alone if another can start it as soon
+                at[1],
+            ),
+        )
+        task = int(rows[row])
+        del ready[row]
+        scheduler.put(task, device)
+        favourite_on[device] = -1 if favourites is None else favourites[task]
+        for edge in outgoing[task]:
+            consumer = int(tasks.consumers[edge])
+            missing[consumer] -= 1
+            if not missing[consumer]:
+                arrivals[consumer] = [scheduler.arrival(consumer, d) for d in range(num_devices)]
+                ready.append(consumer)
+    return scheduler.result()
 
 
 class _Scheduler:
-    """The state of :func:`schedule`; device -1 is that of a group without one."""
+    """What is scheduled so far; device -1 is that of a group without one."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, *, insertion: bool) -> None:
         num_tasks, num_groups = len(tasks.seconds), len(tasks.allowed)
-        self.device_of_group = [-1] * num_groups
-        self.start_seconds = [0.0] * num_tasks
-        self.finish_seconds = [0.0] * num_tasks
+        self._device_of_group = [-1] * num_groups
+        self._start_seconds = [0.0] * num_tasks
+        self._finish_seconds = [0.0] * num_tasks
         self._tasks = tasks
         self._group_of_task: list[int] = tasks.group_of_task.tolist()
         self._seconds: list[list[float]] = tasks.seconds.tolist()
@@ -155,83 +288,103 @@ class _Scheduler:
         self._incoming = _edges_by(tasks.consumers, num_tasks)
         self._group_seconds = np.zeros(tasks.allowed.shape)
         np.add.at(self._group_seconds, tasks.group_of_task, tasks.seconds)
-        outside = tasks.group_of_task[tasks.producers] != tasks.group_of_task[tasks.consumers]
+        outside = ~tasks.inside
         self._reads_outside = np.zeros(num_tasks, bool)
         self._reads_outside[tasks.consumers[outside]] = True
         self._group_reads_outside = np.zeros(num_groups, bool)
         self._group_reads_outside[tasks.group_of_task[tasks.consumers[outside]]] = True
         self._free_bytes = tasks.memory_bytes.astype(float)
-        self._timelines = [[_Timeline() for _ in range(slots)] for slots in tasks.slots]
+        self._timelines = [[_Timeline(insertion) for _ in range(slots)] for slots in tasks.slots]
         self._waiting: list[list[int]] = [[] for _ in range(num_groups)]
 
-    def add(self, task: int) -> None:
+    def add(self, task: int, lookahead: Floats | None) -> None:
         """Schedules a task, or lets it wait; all that it depends on was added before."""
         group = self._group_of_task[task]
-        if self.device_of_group[group] < 0:
+        if self._device_of_group[group] < 0:
             if self._group_reads_outside[group] and not self._reads_outside[task]:
                 self._waiting[group].append(task)
                 return
-            self._settle(group, self._choose(task))
+            self._settle(group, self._choose(task, lookahead))
+        here = self._device_of_group[group]
         for edge in self._incoming[task]:
             source = self._group_of_task[self._producers[edge]]
-            if self.device_of_group[source] < 0:
-                here = self.device_of_group[group]
-                fits = self._fitting(source)[here]
-                self._settle(source, here if fits else self._choose(self._waiting[source][0]))
+            if self._device_of_group[source] < 0:
+                fits = self.candidates(np.array([source]))[0, here]
+                self._settle(source, here if fits else self._choose(self._waiting[source][0], None))
         self._place(task)
 
-    def _fitting(self, group: int) -> NDArray[np.bool_]:
-        """Devices that a group may go to and that have memory left for it, ``[num_devices]``."""
-        tasks = self._tasks
-        fitting: NDArray[np.bool_] = tasks.allowed[group] & (
-            tasks.parameter_bytes[group] <= self._free_bytes
-        )
-        return fitting
+    def put(self, task: int, device: int) -> None:
+        """Schedules a task, and its group, on a device."""
+        self._settle(self._group_of_task[task], device)
+        self._place(task)
 
-    def _choose(self, task: int) -> int:
+    def candidates(self, groups: NDArray[np.integer[Any]]) -> Bools:
+        """Devices with memory left for each of some groups, ``[len(groups), num_devices]``.
+
+        Where there is none, the allowed one with most memory left.
+        """
+        allowed = self._tasks.allowed[groups]
+        fits: Bools = allowed & (self._tasks.kept_bytes[groups, None] <= self._free_bytes)
+        nowhere = np.flatnonzero(~fits.any(axis=1))
+        most_left = np.where(allowed[nowhere], self._free_bytes, -np.inf).argmax(axis=1)
+        fits[nowhere, most_left] = True
+        return fits
+
+    def free_seconds(self) -> Floats:
+        """When each device is free from then on, ``[num_devices]``."""
+        return np.array([min(slot.free for slot in slots) for slots in self._timelines])
+
+    def arrival(self, task: int, device: int) -> float:
+        """When all that a task reads from groups with a device is on a device."""
+        ready = 0.0
+        for edge in self._incoming[task]:
+            producer = self._producers[edge]
+            source = self._device_of_group[self._group_of_task[producer]]
+            if source < 0:  # it will come here
+                continue
+            arrival = self._finish_seconds[producer]
+            if source != device:
+                arrival += self._latency_seconds[source][device]
+                arrival += self._bytes[edge] * self._seconds_per_byte[source][device]
+            ready = max(ready, arrival)
+        return ready
+
+    def result(self) -> TaskSchedule:
+        """The schedule, once every task was added."""
+        return TaskSchedule(
+            np.array(self._device_of_group, np.int32),
+            np.array(self._start_seconds),
+            np.array(self._finish_seconds),
+        )
+
+    def _choose(self, task: int, lookahead: Floats | None) -> int:
         """The device for the group of a task."""
         group = self._group_of_task[task]
-        fitting = self._fitting(group)
-        if not fitting.any():
-            tasks = self._tasks
-            raise InfeasibleError(
-                f"op group {tasks.group_names[group]!r} has "
-                f"{tasks.parameter_bytes[group]:,.0f} bytes of variables; the devices that can "
-                f"run it have at most {self._free_bytes[tasks.allowed[group]].max():,.0f} left"
-            )
-        finish = np.full(len(fitting), np.inf)
-        for device in np.flatnonzero(fitting).tolist():
-            finish[device] = self._earliest(task, device)[0] + self._group_seconds[group, device]
-        return int(finish.argmin())
+        cost = np.full(len(self._timelines), np.inf)
+        for device in np.flatnonzero(self.candidates(np.array([group]))[0]).tolist():
+            cost[device] = self._earliest(task, device)[0] + self._group_seconds[group, device]
+        if lookahead is not None:
+            cost += lookahead
+        return int(cost.argmin())
 
     def _settle(self, group: int, device: int) -> None:
         """Sends a group to a device, and schedules its tasks that wait."""
-        self.device_of_group[group] = device
-        self._free_bytes[device] -= self._tasks.parameter_bytes[group]
+        self._device_of_group[group] = device
+        self._free_bytes[device] -= self._tasks.kept_bytes[group]
         for task in self._waiting[group]:
             self._place(task)
 
     def _place(self, task: int) -> None:
         """Schedules a task on the device of its group."""
-        device = self.device_of_group[self._group_of_task[task]]
+        device = self._device_of_group[self._group_of_task[task]]
         start, slot = self._earliest(task, device)
         slot.occupy(start, self._seconds[task][device])
-        self.start_seconds[task] = start
-        self.finish_seconds[task] = start + self._seconds[task][device]
+        self._start_seconds[task] = start
+        self._finish_seconds[task] = start + self._seconds[task][device]
 
     def _earliest(self, task: int, device: int) -> tuple[float, _Timeline]:
         """The earliest start of a task on a device, and on which slot of it."""
-        ready = 0.0
-        for edge in self._incoming[task]:
-            producer = self._producers[edge]
-            source = self.device_of_group[self._group_of_task[producer]]
-            if source < 0:  # it will come here
-                continue
-            arrival = self.finish_seconds[producer]
-            if source != device:
-                arrival += self._latency_seconds[source][device]
-                arrival += self._bytes[edge] * self._seconds_per_byte[source][device]
-            ready = max(ready, arrival)
+        ready = self.arrival(task, device)
         duration = self._seconds[task][device]
         starts = [slot.earliest(ready, duration) for slot in self._timelines[device]]
         slot = starts.index(min(starts))
@@ -241,9 +394,15 @@ class _Scheduler:
 class _Timeline:
     """The idle gaps of one slot of a device, in time order; the last never ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, insertion: bool) -> None:
+        self._insertion = insertion
         self._starts = [0.0]
         self._ends = [float("inf")]
+
+    @property
+    def free(self) -> float:
+        """When the last gap starts."""
+        return self._starts[-1]
 
     def earliest(self, ready: float, duration: float) -> float:
         """The earliest start, at `ready` or later, of a gap's part as long as `duration`."""
@@ -253,13 +412,31 @@ class _Timeline:
         return max(self._starts[gap], ready)
 
     def occupy(self, start: float, duration: float) -> None:
-        """Takes time out of the gap that it lies in."""
+        """Takes time out of the gap that it lies in; without insertion, all before it, too."""
         gap = bisect.bisect_right(self._starts, start) - 1
         gap_start, gap_end = self._starts[gap], self._ends[gap]
-        pieces = [(gap_start, start), (start + duration, gap_end)]
+        pieces = [(gap_start, start)] if self._insertion else []
+        pieces.append((start + duration, gap_end))
         pieces = [piece for piece in pieces if piece[0] < piece[1]]
         self._starts[gap : gap + 1] = [piece[0] for piece in pieces]
         self._ends[gap : gap + 1] = [piece[1] for piece in pieces]
+
+
+def _longest_paths(tasks: Tasks, transfer_seconds: Floats) -> Floats:
+    """Longest path from each task to an end, itself included, ``[num_tasks]``.
+
+    Args:
+        tasks: The tasks, which count by their mean seconds.
+        transfer_seconds: What each edge counts, ``[num_edges]``.
+    """
+    lengths: list[float] = tasks.mean_seconds().tolist()
+    outgoing = _edges_by(tasks.producers, len(lengths))
+    consumers, transfers = tasks.consumers.tolist(), transfer_seconds.tolist()
+    for task in reversed(tasks.order.tolist()):
+        lengths[task] += max(
+            (transfers[edge] + lengths[consumers[edge]] for edge in outgoing[task]), default=0
+        )
+    return np.array(lengths)
 
 
 def _edges_by(ends: Ints, num_tasks: int) -> list[list[int]]:

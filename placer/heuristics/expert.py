@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from placer._scopes import scope_of
 from placer.errors import PlacerError
-from placer.heuristics._figures import accelerators, group_edges, group_seconds, move_to_allowed
-from placer.heuristics.round_robin import equal_blocks
+from placer.heuristics._figures import accelerators, group_seconds
+from placer.heuristics._memory import bytes_exchanged, keep_to_limits
+from placer.heuristics.topological_blocks import equal_blocks
 from placer.problem import Problem
 
 _RECURRENT = re.compile(r"(?:.*_)?(?:lstm|gru|rnn)_?\d+")
@@ -53,7 +54,7 @@ def expert(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
         device_of_scope = plan(work, devices)
         if device_of_scope:
             choices = np.array([device_of_scope.get(scope, -1) for scope in scopes], np.int32)
-            return move_to_allowed(problem, _fill(problem, choices, devices[0]))[None]
+            return keep_to_limits(problem, _fill(problem, choices, devices[0]))[None]
     raise PlacerError(
         f"no expert for graph {problem.graph.name!r}: its name scopes show neither two recurrent "
         "layers (lstm_0, lstm_1), nor blocks of branches (block_0/branch_1), nor three layers or "
@@ -133,13 +134,9 @@ def _prefixes(scopes: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]
 
 def _fill(problem: Problem, choices: NDArray[np.int32], default: int) -> NDArray[np.int32]:
     """Sends each group without a device (-1) to where those it exchanges most bytes with are."""
-    producers, consumers, sizes = group_edges(problem)
     choices = choices.copy()
     while (choices < 0).any():
-        shared = np.zeros((problem.num_groups, problem.num_devices))
-        for here, there in ((producers, consumers), (consumers, producers)):
-            placed = choices[there] >= 0
-            np.add.at(shared, (here[placed], choices[there][placed]), sizes[placed])
+        shared = bytes_exchanged(problem, choices)
         reached = (choices < 0) & shared.any(axis=1)
         if not reached.any():
             return np.where(choices < 0, default, choices).astype(np.int32)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer.heuristics._list_scheduling import Tasks, schedule, upward_ranks
+from placer.heuristics._memory import keep_to_limits
 from placer.problem import Problem
 
 
@@ -15,14 +16,11 @@ def heft(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     Topcuoglu, Hariri and Wu, *Performance-effective and low-complexity task scheduling for
     heterogeneous computing*, IEEE TPDS 13(3), 2002, section 4.2, op by op. The first op of a group
     that is scheduled chooses the device for all of it, by the least sum of its own finish time and
-    the seconds of the rest of the group there. Variables must fit each device's memory. As in the
-    paper, transfers do not queue.
+    the seconds of the rest of the group there, among the devices with memory left for the group.
+    As in the paper, transfers do not queue.
 
     Returns:
         Device per op group, ``[1, num_groups]``.
-
-    Raises:
-        InfeasibleError: The variables of a group fit nowhere beside those placed before it.
     """
-    tasks = Tasks.of_problem(problem)
-    return schedule(tasks, upward_ranks(tasks)).device_of_group[None]
+    tasks = Tasks.of_ops(problem)
+    return keep_to_limits(problem, schedule(tasks, upward_ranks(tasks)).device_of_group)[None]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer._draw import draw_choices
+from placer.heuristics._memory import keep_to_limits
 from placer.problem import Problem
 
 
@@ -15,4 +16,4 @@ def random(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     Returns:
         Device per op group, ``[1, num_groups]``.
     """
-    return draw_choices(problem, rng, 1)
+    return keep_to_limits(problem, draw_choices(problem, rng, 1)[0])[None]

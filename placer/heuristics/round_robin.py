@@ -1,43 +1,24 @@
-"""Topological blocks, one accelerator after the other."""
+"""Groups dealt to the accelerators in turn."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from placer.heuristics._figures import accelerators, group_seconds, move_to_allowed
+from placer.heuristics._figures import accelerators
+from placer.heuristics._memory import keep_to_limits
 from placer.problem import Problem
 
 
 def round_robin(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
-    """One candidate: blocks of equal work in topological order, dealt to the accelerators in turn.
+    """One candidate: groups in topological order, one to each accelerator in turn.
 
-    There are as many blocks as devices of the fastest kind, so that each gets one: more and
-    smaller blocks would only cross between devices more often. This is how GPipe (Huang et al.,
-    NeurIPS 2019, arXiv 1811.06965) cuts a network into its stages.
+    As TensorFlow's ``replica_device_setter`` deals variables to parameter servers (Abadi et al.,
+    *TensorFlow: a system for large-scale machine learning*, OSDI 2016, section 4.4): it knows
+    neither work nor bytes.
 
     Returns:
         Device per op group, ``[1, num_groups]``.
     """
     devices = accelerators(problem)
-    work = group_seconds(problem)[:, devices].mean(axis=1)
-    blocks = equal_blocks(work, len(devices))
-    return move_to_allowed(problem, devices[blocks].astype(np.int32))[None]
-
-
-def equal_blocks(work: NDArray[np.float64], num_blocks: int) -> NDArray[np.int64]:
-    """Cuts a sequence into contiguous blocks of about equal work.
-
-    An item belongs to the block in which the middle of its work lies.
-
-    Args:
-        work: Work of each item, ``[num_items]``.
-        num_blocks: How many blocks.
-
-    Returns:
-        Block of each item, ascending, ``[num_items]``.
-    """
-    middle = np.cumsum(work) - work / 2
-    blocks = (middle / work.sum() * num_blocks).astype(np.int64)
-    clipped: NDArray[np.int64] = np.clip(blocks, 0, num_blocks - 1)
-    return clipped
+    return keep_to_limits(problem, devices[np.arange(problem.num_groups) % len(devices)])[None]

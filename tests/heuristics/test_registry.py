@@ -30,7 +30,7 @@ def _problem(graph: OpGraph, cluster: Cluster) -> Problem:
 
 @pytest.mark.parametrize("name", HEURISTICS)
 @given(graphs(constraints=True), clusters(min_devices=2), st.integers(0, 9))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_candidates_are_choices_that_the_problem_allows(
     name: str, graph: OpGraph, cluster: Cluster, seed: int
 ) -> None:
