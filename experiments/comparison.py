@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import os
-import time
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
-from placer import files
-from placer.api import best_heuristic, solve
+from experiments.journal import Journal
+from experiments.running import Piece, Runner
+from experiments.shortage import find_shortage
+from experiments.tasks import BOUND, Outcome, Setting, Task
+from experiments.workers import FailedError, Workers
+from placer.api import MOST_EVALUATIONS
+from placer.cluster import Cluster
 from placer.errors import InfeasibleError, UnknownNameError, UsageError
-from placer.heuristics import HEURISTICS, HeuristicResult, evaluate_heuristics
-from placer.problem import Problem
+from placer.graph import OpGraph
+from placer.heuristics import HEURISTICS
+from placer.placement import Order
 from placer.strategies import STRATEGIES
+
+_SINGLE = "single_device"
 
 
 class ComparisonRow(msgspec.Struct, frozen=True):
@@ -27,59 +30,90 @@ class ComparisonRow(msgspec.Struct, frozen=True):
     Attributes:
         workload: Name of the graph.
         cluster: Name of the cluster.
+        order: Which ready op a device starts first.
         method: A heuristic or a strategy.
         evaluations: The budget; a heuristic uses less, and a strategy's includes the heuristics.
         seed: All randomness comes from it.
         step_time_seconds: Of the best placement that the method itself evaluated; None if none was
             feasible.
         speedup: Step time of the best feasible single device over this one; None without both.
+        lower_bound_seconds: What no placement can be faster than.
+        gap: How much longer than the bound this step takes, as a share of the bound.
         found_by: Which heuristic or strategy found the placement: a strategy may do no better than
             the heuristic it started from.
         infeasible_because: Why none was feasible.
-        seconds: Wall-clock seconds.
+        failed_because: Why the run came to no end; it is run again the next time.
+        evaluations_used: How many placements were evaluated.
+        seconds: Wall-clock seconds; a strategy's do not include the heuristics.
     """
 
     workload: str
     cluster: str
+    order: Order
     method: str
     evaluations: int
     seed: int
     step_time_seconds: float | None
     speedup: float | None
+    lower_bound_seconds: float | None
+    gap: float | None
     found_by: str | None
     infeasible_because: str | None
+    failed_because: str | None
+    evaluations_used: int
     seconds: float
 
 
-@dataclass(frozen=True)
-class MethodSummary:
-    """What one method found over all seeds; nan where nothing was feasible.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What to compare.
 
     Attributes:
-        workload: Name of the graph.
-        cluster: Name of the cluster.
-        method: The method.
-        num_seeds: How many seeds were run.
-        num_feasible: In how many of them a feasible placement was found.
-        best_seconds: Least step time.
-        median_seconds: Median step time.
-        high_seconds: Greatest step time.
-        speedup: Median over the seeds.
-        found_by: Which heuristic or strategy found the best.
-        infeasible_because: A reason, where there was one.
+        graphs: Graphs.
+        clusters: Clusters; each graph is placed on each.
+        methods: Heuristics and strategies, as of :func:`parse_methods`.
+        evaluations: Budgets.
+        num_seeds: Seeds are 0 to one less.
+        orders: Which ready op a device starts first.
+        groups: At most so many op groups; None for the grouping's own choice.
     """
 
-    workload: str
-    cluster: str
-    method: str
-    num_seeds: int
-    num_feasible: int
-    best_seconds: float
-    median_seconds: float
-    high_seconds: float
-    speedup: float
-    found_by: str | None
-    infeasible_because: str | None
+    graphs: Sequence[OpGraph]
+    clusters: Sequence[Cluster]
+    methods: Sequence[str]
+    evaluations: Sequence[int]
+    num_seeds: int = 1
+    orders: Sequence[Order] = ("fifo",)
+    groups: int | None = None
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Every graph on every cluster in every order; what is the same but for its name, once."""
+        settings: dict[Task, Setting] = {}
+        for graph in self.graphs:
+            for cluster in self.clusters:
+                for order in self.orders:
+                    setting = Setting(graph, cluster, order, self.groups)
+                    settings.setdefault(setting.task(BOUND), setting)
+        return list(settings.values())
+
+    def sort(self, rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:
+        """Rows by setting, method, budget and seed, as they were asked for."""
+        settings = [(s.graph.name, s.cluster.name, s.order) for s in self.settings]
+        return sorted(
+            rows,
+            key=lambda row: (
+                settings.index((row.workload, row.cluster, row.order)),
+                self.methods.index(row.method),
+                row.evaluations,
+                row.seed,
+            ),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there will be."""
+        return len(self.settings) * len(self.methods) * len(self.evaluations) * self.num_seeds
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -103,107 +137,213 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return names
 
 
-def compare(
-    problems: Sequence[Problem], methods: Sequence[str], evaluations: int, seeds: Iterable[int]
-) -> Iterator[ComparisonRow]:
-    """Runs every method on every problem with every seed, a row each."""
-    seeds = tuple(seeds)
-    for problem in problems:
-        single = best_heuristic(_heuristic(problem, "single_device", 0))
-        reference = single.step_time_seconds if single else None
-        for method in methods:
-            for seed in seeds:
-                yield _run(problem, method, evaluations, seed, reference)
-
-
-def summarize(rows: Iterable[ComparisonRow]) -> list[MethodSummary]:
-    """Best, median and range of each method over its seeds, in the order of the rows."""
-    by_method: dict[tuple[str, str, str], list[ComparisonRow]] = {}
-    for row in rows:
-        by_method.setdefault((row.workload, row.cluster, row.method), []).append(row)
-    return [_summarize(group) for group in by_method.values()]
-
-
-def write_csv(rows: Sequence[ComparisonRow], path: str | os.PathLike[str]) -> None:
-    """Writes the rows as CSV; what is None is empty.
+def parse_budgets(text: str) -> tuple[int, ...]:
+    """Budgets from a list with commas, least first.
 
     Raises:
-        PlacerError: The file cannot be written.
+        UsageError: One is no number from 1 to 100 million.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ComparisonRow.__struct_fields__, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(msgspec.structs.asdict(row) for row in rows)
-    files.write_bytes(path, text.getvalue().encode())
+    cells = [cell.strip() for cell in text.split(",")]
+    if not all(re.fullmatch(r"\d{1,9}", c) and 1 <= int(c) <= MOST_EVALUATIONS for c in cells):
+        raise UsageError(
+            f"evaluations is {text!r}; expected whole numbers from 1 to {MOST_EVALUATIONS:,} with "
+            "commas between"
+        )
+    return tuple(sorted({int(cell) for cell in cells}))
+
+
+def parse_orders(text: str) -> tuple[Order, ...]:
+    """Orders from a list with commas.
+
+    Raises:
+        UnknownNameError: No such order.
+    """
+    known: tuple[Order, ...] = ("fifo", "priority")
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("order", name, known)
+    return tuple(order for order in known if order in names)
+
+
+def compare(comparison: Comparison, journal: Journal, jobs: int = 1) -> Iterator[ComparisonRow]:
+    """Runs every method in every setting with every budget and seed, and gives a row for each.
+
+    What the journal has is not run again; what is run is entered there. Rows come as soon as they
+    are known. A strategy starts from the best of all heuristics with its seed, which are run first.
+
+    Args:
+        comparison: What to compare.
+        journal: What is finished, and where to enter what is run.
+        jobs: How many processes; with one, all is run in this process.
+
+    Raises:
+        InfeasibleError: Nothing can be feasible in any setting; the message says why.
+    """
+    settings: list[Setting] = []
+    shortages: list[tuple[Setting, str]] = []
+    for setting in comparison.settings:
+        shortage = find_shortage(setting.graph, setting.cluster, setting.groups)
+        if shortage is None:
+            settings.append(setting)
+        else:
+            shortages.append((setting, shortage))
+    if not settings:
+        raise InfeasibleError("; ".join(dict.fromkeys(shortage for _, shortage in shortages)))
+    return _compare(comparison, settings, shortages, journal, jobs)
+
+
+def _compare(
+    comparison: Comparison,
+    settings: Sequence[Setting],
+    shortages: Sequence[tuple[Setting, str]],
+    journal: Journal,
+    jobs: int,
+) -> Iterator[ComparisonRow]:
+    """The rows, first of settings that lack memory, then of the others."""
+    table = _Table(comparison, settings, journal)
+    for setting, shortage in shortages:
+        yield from table.without_a_run(setting, shortage)
+    with Workers(Runner(comparison.graphs, comparison.clusters), jobs) as workers:
+        references = [setting.task(method) for setting in settings for method in (BOUND, _SINGLE)]
+        for _ in _run(references, (), journal, workers):
+            pass  # rows need both
+        for tasks in (_heuristics(comparison, settings), _searches(comparison, settings)):
+            for task in _run(tasks, settings, journal, workers):
+                yield from table.rows(task)
+
+
+def _heuristics(comparison: Comparison, settings: Iterable[Setting]) -> list[Task]:
+    """Those asked for or, where a strategy starts from the best of them, all."""
+    strategies = [method for method in comparison.methods if method in STRATEGIES]
+    names = HEURISTICS if strategies else comparison.methods
+    return [
+        setting.task(name, seed)
+        for setting in settings
+        for name in names
+        for seed in range(comparison.num_seeds)
+    ]
+
+
+def _searches(comparison: Comparison, settings: Iterable[Setting]) -> list[Task]:
+    return [
+        setting.task(method, seed, evaluations)
+        for setting in settings
+        for method in comparison.methods
+        if method in STRATEGIES
+        for evaluations in comparison.evaluations
+        for seed in range(comparison.num_seeds)
+    ]
 
 
 def _run(
-    problem: Problem, method: str, evaluations: int, seed: int, reference: float | None
-) -> ComparisonRow:
-    began = time.perf_counter()
-    seconds: float | None = None
-    found_by: str | None = None
-    reason: str | None = None
-    if method in STRATEGIES:
-        try:
-            seconds, found_by = _search(problem, method, evaluations, seed)
-        except InfeasibleError as error:
-            reason = str(error)
-    else:
-        rows = _heuristic(problem, method, seed)
-        best = best_heuristic(rows)
-        if best is None:
-            reason = "; ".join(f"{row.name}: {row.reason}" for row in rows)
+    tasks: Iterable[Task],
+    settings: Iterable[Setting],
+    journal: Journal,
+    workers: Workers[Piece, Outcome],
+) -> Iterator[Task]:
+    """Runs what is missing, and gives each task once it is finished or has failed."""
+    by_key = {setting.task(BOUND): setting for setting in settings}
+    pieces = []
+    for task in tasks:
+        if task in journal.outcomes or task in journal.failures:
+            yield task
+            continue
+        heuristics: list[Outcome] = []
+        if task.evaluations:
+            key = msgspec.structs.replace(task, method=BOUND, evaluations=0, seed=0)
+            before = [by_key[key].task(name, task.seed) for name in HEURISTICS]
+            failed = next((other for other in before if other in journal.failures), None)
+            if failed is not None:
+                why = journal.failures[failed]
+                journal.fail(task, f"{failed.method}, which comes before it, has failed: {why}")
+                yield task
+                continue
+            heuristics = [journal.outcomes[other] for other in before]
+        pieces.append(Piece(task, heuristics))
+    for piece, result in workers.map(pieces):
+        if isinstance(result, FailedError):
+            journal.fail(piece.task, str(result))
         else:
-            seconds, found_by = best.step_time_seconds, best.name
-    return ComparisonRow(
-        workload=problem.graph.name,
-        cluster=problem.cluster.name,
-        method=method,
-        evaluations=evaluations,
-        seed=seed,
-        step_time_seconds=seconds,
-        speedup=reference / seconds if reference and seconds else None,
-        found_by=found_by,
-        infeasible_because=reason,
-        seconds=time.perf_counter() - began,
-    )
+            journal.add(result)
+        yield piece.task
 
 
-def _search(problem: Problem, method: str, evaluations: int, seed: int) -> tuple[float, str]:
-    """Step time of the best placement that a strategy itself evaluated, and who found it.
+class _Table:
+    """Makes rows of what is finished."""
 
-    The heuristics, though in the budget, do not stand in for it where it did worse.
-    """
-    solution = solve(problem, strategy=method, evaluations=evaluations, seed=seed)
-    found = solution.search
-    if found is None:
-        num_taken = solution.evaluations
-        spent = f"the heuristics took {num_taken} evaluations, all of the budget or more"
-        raise InfeasibleError(spent if num_taken >= evaluations else "no sample was feasible")
-    started_there = found.step_time_seconds == solution.step_time_seconds
-    return found.step_time_seconds, solution.found_by if started_there else method
+    def __init__(
+        self, comparison: Comparison, settings: Iterable[Setting], journal: Journal
+    ) -> None:
+        self._comparison = comparison
+        self._journal = journal
+        self._settings = {setting.task(BOUND): setting for setting in settings}
 
+    def without_a_run(self, setting: Setting, reason: str) -> Iterator[ComparisonRow]:
+        """The rows of a setting in which nothing can be feasible."""
+        for method in self._comparison.methods:
+            for evaluations in self._comparison.evaluations:
+                for seed in range(self._comparison.num_seeds):
+                    task = setting.task(method, seed, evaluations)
+                    yield self._row(setting, task, evaluations, infeasible_because=reason)
 
-def _heuristic(problem: Problem, name: str, seed: int) -> list[HeuristicResult]:
-    return evaluate_heuristics(problem, np.random.default_rng(seed), [name])
+    def rows(self, task: Task) -> Iterator[ComparisonRow]:
+        """The rows of a task that was asked for: of a heuristic, one for each budget."""
+        is_search = task.evaluations > 0
+        if task.method not in self._comparison.methods or is_search != (task.method in STRATEGIES):
+            return
+        setting = self._settings[msgspec.structs.replace(task, method=BOUND, evaluations=0, seed=0)]
+        budgets = [task.evaluations] if is_search else self._comparison.evaluations
+        for evaluations in budgets:
+            failure = self._journal.failures.get(task)
+            if failure is not None:
+                yield self._row(setting, task, evaluations, failed_because=failure)
+                continue
+            outcome = self._journal.outcomes[task]
+            yield self._row(
+                setting,
+                task,
+                evaluations,
+                step_time=outcome.step_time_seconds,
+                found_by=outcome.found_by,
+                infeasible_because=outcome.infeasible_because,
+                evaluations_used=outcome.evaluations,
+                seconds=outcome.seconds,
+            )
 
-
-def _summarize(rows: Sequence[ComparisonRow]) -> MethodSummary:
-    found = [(row.step_time_seconds, row) for row in rows if row.step_time_seconds is not None]
-    times = [seconds for seconds, _ in found]
-    speedups = [row.speedup for row in rows if row.speedup is not None]
-    reasons = [row.infeasible_because for row in rows if row.infeasible_because]
-    return MethodSummary(
-        workload=rows[0].workload,
-        cluster=rows[0].cluster,
-        method=rows[0].method,
-        num_seeds=len(rows),
-        num_feasible=len(times),
-        best_seconds=min(times, default=math.nan),
-        median_seconds=float(np.median(times)) if times else math.nan,
-        high_seconds=max(times, default=math.nan),
-        speedup=float(np.median(speedups)) if speedups else math.nan,
-        found_by=min(found, key=lambda pair: pair[0])[1].found_by if found else None,
-        infeasible_because=reasons[0] if reasons else None,
-    )
+    def _row(
+        self,
+        setting: Setting,
+        task: Task,
+        evaluations: int,
+        *,
+        step_time: float | None = None,
+        found_by: str | None = None,
+        infeasible_because: str | None = None,
+        failed_because: str | None = None,
+        evaluations_used: int = 0,
+        seconds: float = 0.0,
+    ) -> ComparisonRow:
+        bound, single = (
+            outcome.step_time_seconds if outcome is not None else None
+            for outcome in (
+                self._journal.outcomes.get(setting.task(method)) for method in (BOUND, _SINGLE)
+            )
+        )
+        return ComparisonRow(
+            workload=setting.graph.name,
+            cluster=setting.cluster.name,
+            order=setting.order,
+            method=task.method,
+            evaluations=evaluations,
+            seed=task.seed,
+            step_time_seconds=step_time,
+            speedup=single / step_time if single and step_time else None,
+            lower_bound_seconds=bound,
+            gap=step_time / bound - 1 if bound and step_time else None,
+            found_by=found_by,
+            infeasible_because=infeasible_because,
+            failed_because=failed_because,
+            evaluations_used=evaluations_used,
+            seconds=seconds,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from placer.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 FORMATS = (".png", ".svg", ".pdf")
@@ -84,21 +86,36 @@ def plot_runs(runs: Sequence[RunCurves], path: str | os.PathLike[str]) -> None:
     check_picture(path)
     if not runs:
         raise UsageError("no runs to plot; expected at least one")
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     tasks = _grouped(runs, lambda run: run.task)
-    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
+    with style():
         figure = Figure(figsize=(7.2 * len(tasks), 6.6), layout="constrained")
         axes = figure.subplots(2, len(tasks), sharex="col", squeeze=False)
         for column, of_task in enumerate(tasks):
             _draw_task(axes[0, column], axes[1, column], of_task)
-        with files.replacing(path) as aside:
-            # no date and fixed ids, so that the same runs give the same file
-            mpl.rcParams["svg.hashsalt"] = "placer"
-            date = {"CreationDate": None} if Path(path).suffix == ".pdf" else {"Date": None}
-            metadata = {} if Path(path).suffix == ".png" else date
-            figure.savefig(aside, dpi=150, metadata=metadata)
+        save_figure(figure, path)
+
+
+def style() -> AbstractContextManager[None]:
+    """What our pictures look like, for as long as the context lasts."""
+    import matplotlib as mpl
+
+    return mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a picture, the same file for what looks the same.
+
+    Raises:
+        PlacerError: It cannot be written.
+    """
+    import matplotlib as mpl
+
+    suffix = Path(path).suffix
+    date = {"CreationDate": None} if suffix == ".pdf" else {"Date": None}
+    with files.replacing(path) as aside, mpl.rc_context({"svg.hashsalt": "placer"}):
+        figure.savefig(aside, dpi=150, metadata={} if suffix == ".png" else date)
 
 
 def _draw_task(reward_axes: Axes, time_axes: Axes, runs: Sequence[RunCurves]) -> None:
@@ -107,7 +124,7 @@ def _draw_task(reward_axes: Axes, time_axes: Axes, runs: Sequence[RunCurves]) ->
     order = "" if config.order == "fifo" else f", {config.order} order"
     reward_axes.set_title(f"{config.graph} on {config.cluster}{order}", loc="left", weight="bold")
     best = [run.metrics["best_step_time_seconds"] for run in runs]
-    scale, unit = _unit(max(float(b[np.isfinite(b)].max(initial=0)) for b in best))
+    scale, unit = time_unit(max(float(b[np.isfinite(b)].max(initial=0)) for b in best))
     for number, of_kind in enumerate(_grouped(runs, lambda run: run.kind)):
         color = f"C{number}"
         label = _label(of_kind, runs)
@@ -203,7 +220,7 @@ def _grouped(
     return list(groups.values())
 
 
-def _unit(seconds: float) -> tuple[float, str]:
+def time_unit(seconds: float) -> tuple[float, str]:
     """Seconds in a unit, and its name."""
     for scale, name in ((1.0, "s"), (1e-3, "ms")):
         if seconds >= scale:

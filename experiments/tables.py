@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from experiments.comparison import MethodSummary
+    from experiments.summaries import MethodSummary
     from experiments.training import TrainingResult
 
 
@@ -81,35 +81,59 @@ def training_table(result: TrainingResult) -> Table:
 
 
 def comparison_table(summaries: Sequence[MethodSummary]) -> Table:
-    """Best, median and range over seeds of each method."""
+    """Best, median and interval over seeds of each method, and how far the best may be improved."""
+    with_order = len({row.order for row in summaries}) > 1
     rows = [
         (
             row.workload,
             row.cluster,
+            *((row.order,) if with_order else ()),
             row.method,
+            row.evaluations,
             row.num_seeds,
             format_seconds(row.best_seconds),
             format_seconds(row.median_seconds),
             _interval(row),
             f"{row.speedup:.2f}x" if math.isfinite(row.speedup) else "",
+            f"{row.gap:.1%}" if math.isfinite(row.gap) else "",
+            format_seconds(row.seconds),
             row.found_by or "",
         )
         for row in summaries
     ]
-    columns = ("workload", "cluster", "method", ">seeds", ">best", ">median", "interval")
+    columns = ("workload", "cluster", *(("order",) if with_order else ()), "method")
     return make_table(
-        "Step time (interval: least to greatest over seeds; speedup over the best single device)",
-        (*columns, ">speedup", "best found by"),
+        "Step time (interval: least to greatest over seeds; speedup over the best single device; "
+        "gap of the best to a lower bound)",
+        (
+            *(*columns, ">evaluations", ">seeds", ">best", ">median", "interval"),
+            *(">speedup", ">gap", ">seconds", "best found by"),
+        ),
         rows,
     )
 
 
 def _interval(row: MethodSummary) -> str:
     if not row.num_feasible:
-        return f"infeasible: {row.infeasible_because}"
-    text = f"{format_seconds(row.best_seconds)} to {format_seconds(row.high_seconds)}"
+        return "failed" if row.failed_because else "infeasible"
+    low, high = format_seconds(row.best_seconds), format_seconds(row.high_seconds)
+    number, unit = low.split()
+    text = low if low == high else f"{number if high.endswith(f' {unit}') else low} to {high}"
     missing = row.num_seeds - row.num_feasible
-    return f"{text}, {missing} infeasible" if missing else text
+    return f"{text}, {missing} without" if missing else text
+
+
+def infeasible_notes(summaries: Sequence[MethodSummary]) -> list[str]:
+    """Why methods found nothing feasible, a line for each reason in a setting."""
+    methods: dict[tuple[str, str, str], list[str]] = {}
+    for row in summaries:
+        if row.infeasible_because:
+            key = row.workload, row.cluster, row.infeasible_because
+            methods.setdefault(key, []).append(row.method)
+    return [
+        f"{workload} on {cluster}, {', '.join(dict.fromkeys(names))}: infeasible: {reason}"
+        for (workload, cluster, reason), names in methods.items()
+    ]
 
 
 def graph_tables(summary: Mapping[str, Any]) -> list[Table]:

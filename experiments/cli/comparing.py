@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,13 @@ from experiments.cli.options import (
     GraphOption,
     GroupsOption,
     JsonOption,
-    build_problem,
     load_cluster,
     load_graph,
 )
 from placer.errors import UsageError
+
+if TYPE_CHECKING:
+    from placer.placement import Order
 
 
 @app.command()
@@ -37,45 +39,71 @@ def compare(
         ),
     ] = "all",
     evaluations: Annotated[
-        int,
-        typer.Option("--evaluations", help="Budget of each method.", min=1, metavar="N"),
-    ] = DEFAULT_EVALUATIONS,
+        str,
+        typer.Option("--evaluations", help="Budgets of each method.", metavar="N,..."),
+    ] = str(DEFAULT_EVALUATIONS),
     seeds: Annotated[
         int,
         typer.Option("--seeds", help="Runs of each method: seeds 0 to K-1.", min=1, metavar="K"),
     ] = 1,
+    order: Annotated[
+        str, typer.Option("--order", help="Which ready op goes first: fifo, priority or both.")
+    ] = "fifo",
     groups: GroupsOption = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="How many runs at once.", min=1, metavar="J")
+    ] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the rows as CSV.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for what was run, tables and plots; what it has is not run again.",
+            metavar="DIR",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare methods under one budget, over seeds.
 
-    Methods are heuristics and strategies. With --json, there is a line for each run.
+    Methods are heuristics and strategies. Clusters, budgets and orders may be several, with commas
+    between. With --json, there is a line for each run.
     """
-    from experiments import comparison, tables
-    from experiments.training import trains_policy
+    from experiments import comparison, summaries, tables
+    from experiments.comparison_folder import ComparisonFolder
 
     names = comparison.parse_methods(methods)
+    budgets = comparison.parse_budgets(evaluations)
+    orders: tuple[Order, ...] = comparison.parse_orders(order)
     graphs = [load_graph(None, name) for name in dict.fromkeys(workloads or ())]
     if graph is not None:
         graphs.append(load_graph(graph, None))
     if not graphs:
         raise UsageError("nothing to compare on: give names of workloads, or --graph")
-    devices = load_cluster(cluster)
-    problems = [build_problem(op_graph, devices, groups, "fifo") for op_graph in graphs]
-    if any(map(trains_policy, names)):
-        terminal.load_tensorflow()
+    clusters = [load_cluster(name) for name in (cluster.split(",") if cluster else [cluster])]
+    asked = comparison.Comparison(graphs, clusters, names, budgets, seeds, orders, groups)
+    folder = ComparisonFolder(out)
+    journal = folder.journal()
     rows = []
-    num_rows = len(problems) * len(names) * seeds
-    for row in terminal.tracked(
-        comparison.compare(problems, names, evaluations, range(seeds)), num_rows
-    ):
-        rows.append(row)
-        if as_json:
-            terminal.print_json_line(row)
-    if out is not None:
-        comparison.write_csv(rows, out)
+    try:
+        compared = comparison.compare(asked, journal, jobs)
+        for row in terminal.tracked(compared, asked.num_rows):
+            rows.append(row)
+            if as_json:
+                terminal.print_json_line(row)
+    except KeyboardInterrupt:
+        if out is not None:
+            typer.echo("interrupted; go on with the same command", err=True)
+        raise
+    rows = asked.sort(rows)
+    folder.write(asked, rows, journal)
     if not as_json:
-        terminal.print_tables([tables.comparison_table(comparison.summarize(rows))])
+        summarized = summaries.summarize(rows)
+        terminal.print_tables([tables.comparison_table(summarized)])
+        for note in tables.infeasible_notes(summarized):
+            typer.echo(note)
+    for failure in dict.fromkeys(
+        f"{task.method}, seed {task.seed}: {reason}" for task, reason in journal.failures.items()
+    ):
+        typer.echo(f"failed: {failure}", err=True)
+    if journal.failures:
+        raise typer.Exit(1)

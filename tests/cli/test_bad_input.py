@@ -114,6 +114,14 @@ ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
             "methods is ','; expected names with commas between, or 'all'",
         ),
         (
+            ["compare", *ON_TINY, "--order", "prioritty"],
+            "unknown order 'prioritty'; did you mean 'priority'?",
+        ),
+        (
+            ["compare", "--graph", "g.json", "--cluster", "c.toml,p100x5"],
+            "unknown cluster 'p100x5'; did you mean 'p100x4'?",
+        ),
+        (
             ["simulate", *ON_TINY, "--placement-devices", "gpu:7"],
             "unknown device 'gpu:7'; did you mean 'gpu:1'?",
         ),
@@ -136,6 +144,16 @@ def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, lin
         (
             ["compare", "--cluster", "c.toml"],
             "nothing to compare on: give names of workloads, or --graph",
+        ),
+        (["compare", *ON_TINY, "--out", "g.json"], "g.json: is a file; expected a folder"),
+        (
+            ["compare", *ON_TINY, "--out", "."],
+            ".: not empty, and has no runs.jsonl to go on with",
+        ),
+        (
+            ["compare", *ON_TINY, "--evaluations", "10,0"],
+            "evaluations is '10,0'; expected whole numbers from 1 to 100,000,000 with commas "
+            "between",
         ),
         (["inspect"], "nothing to inspect: give --graph, --workload or --cluster"),
         (["inspect", "--op", "a"], "--op needs the graph that has it: give --graph or --workload"),
@@ -160,6 +178,7 @@ def test_arguments_that_do_not_go_together(placer, folder: Path, arguments, line
         ["train", *ON_TINY, "--order", "lifo"],
         ["train", *ON_TINY, "--groups", "0"],
         ["compare", *ON_TINY, "--seeds", "0"],
+        ["compare", *ON_TINY, "--jobs", "0"],
         ["plot"],
         ["trian"],
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import subprocess
@@ -183,47 +182,6 @@ def test_simulate_infeasible(placer) -> None:
     assert found["peak_memory_bytes"]["gpu:0"] > 12e6
     assert found["step_time_seconds"] > 0
     assert "infeasible: " in placer("simulate", *ON_TINY, "--placement-devices", "gpu:0").stdout
-
-
-def test_compare_prints_a_line_per_run(placer) -> None:
-    """One JSON object per workload, cluster, method, budget and seed, and the same as CSV."""
-    arguments = ["--methods", "single_device,heft,random", "--evaluations", "60", "--seeds", "2"]
-    result = placer("compare", *ON_TINY, *arguments, "--out", "c.csv", "--json")
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(row["method"], row["seed"]) for row in rows] == [
-        (method, seed) for method in ("single_device", "heft", "random") for seed in (0, 1)
-    ]
-    assert {(row["workload"], row["cluster"], row["evaluations"]) for row in rows} == {
-        ("chains", "pair", 60)
-    }
-    alone = Simulator(graph(), cluster()).step_time(np.full(14, 1))
-    assert rows[0]["step_time_seconds"] == alone
-    assert rows[0]["speedup"] == 1
-    assert rows[0]["found_by"] == "single_device:gpu:0"
-    # a strategy that does worse than the heuristics is not hidden behind them
-    assert rows[4]["found_by"] == "random"
-    assert rows[4]["step_time_seconds"] > min(row["step_time_seconds"] for row in rows[:4])
-    with Path("c.csv").open() as file:
-        written = list(csv.DictReader(file))
-    assert [float(row["step_time_seconds"]) for row in written] == [
-        row["step_time_seconds"] for row in rows
-    ]
-
-
-def test_compare_prints_a_table(placer) -> None:
-    """The table has best, median and interval; what does not fit says why."""
-    cluster(memory_bytes=7e6).save("c.toml")
-    result = placer("compare", *ON_TINY, "--methods", "single_device,heft", "--evaluations", "9")
-    assert "infeasible: single_device:cpu:0" in result.stdout
-    for word in ("best", "median", "interval", "speedup"):
-        assert word in result.stdout
-
-
-def test_compare_all_methods_are_known() -> None:
-    """`all` is every heuristic and strategy."""
-    from experiments.comparison import parse_methods
-
-    assert set(parse_methods("all")) == {*HEURISTICS, *STRATEGIES}
 
 
 @pytest.mark.parametrize("name", ["rnnlm", "inception_v3"])

@@ -1,0 +1,175 @@
+"""What a process does for a comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from experiments.tasks import BOUND, Outcome, Task
+from placer.api import best_heuristic
+from placer.errors import InfeasibleError
+from placer.heuristics import evaluate_heuristics
+from placer.strategies import STRATEGIES, resolve
+
+if TYPE_CHECKING:
+    from placer.cluster import Cluster
+    from placer.graph import OpGraph
+    from placer.problem import Problem, SearchResult
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A task, and for a strategy what came of all heuristics with its seed."""
+
+    task: Task
+    heuristics: list[Outcome] = []
+
+
+class Runner:
+    """Does tasks on some graphs and clusters; keeps the problem of the last.
+
+    Args:
+        graphs: The graphs.
+        clusters: The clusters.
+    """
+
+    def __init__(self, graphs: Iterable[OpGraph], clusters: Iterable[Cluster]) -> None:
+        self._graphs = {graph.fingerprint: graph for graph in graphs}
+        self._clusters = {cluster.fingerprint: cluster for cluster in clusters}
+        self._key: tuple[str, str, str, int | None] | None = None
+        self._problem: Problem
+
+    def __call__(self, piece: Piece) -> Outcome:
+        """What comes of a task."""
+        from experiments.training import trains_policy
+
+        task = piece.task
+        problem = self._problem_of(task)
+        if task.method == BOUND:
+            return _bound(problem, task)
+        if not task.evaluations:
+            return _run_heuristic(problem, task)
+        if trains_policy(task.method):
+            from experiments import terminal
+
+            terminal.load_tensorflow()
+        return _run_search(problem, task, piece.heuristics)
+
+    def _problem_of(self, task: Task) -> Problem:
+        from placer.problem import Problem
+
+        key = task.graph, task.cluster, task.order, task.groups
+        if key != self._key:
+            self._problem = Problem.build(
+                self._graphs[task.graph],
+                self._clusters[task.cluster],
+                num_groups=task.groups,
+                order=task.order,
+            )
+            # so that no method is charged for loading compiled code
+            self._problem.evaluate(self._problem.allowed.argmax(axis=1)[None])
+            self._key = key
+        return self._problem
+
+
+def _bound(problem: Problem, task: Task) -> Outcome:
+    from placer.bounds import lower_bound
+
+    began = time.perf_counter()
+    seconds: float | None = None
+    reason: str | None = None
+    try:
+        seconds = lower_bound(problem).seconds
+    except InfeasibleError as error:
+        reason = str(error)
+    return Outcome(task, seconds, None, reason, 0, time.perf_counter() - began)
+
+
+def _run_heuristic(problem: Problem, task: Task) -> Outcome:
+    began = time.perf_counter()
+    # the stream that placer.api.solve gives the heuristics
+    rng = np.random.default_rng(np.random.SeedSequence(task.seed).spawn(1)[0])
+    rows = evaluate_heuristics(problem, rng, [task.method])
+    seconds = time.perf_counter() - began
+    num_evaluated = sum(row.choices is not None for row in rows)
+    best = best_heuristic(rows)
+    if best is not None and best.choices is not None:
+        return Outcome(
+            task,
+            best.step_time_seconds,
+            best.name,
+            None,
+            num_evaluated,
+            seconds,
+            choices=best.choices.tolist(),
+            curve=[(num_evaluated, seconds, best.step_time_seconds)],
+        )
+    groups = np.arange(problem.num_groups)
+    lacking = [
+        (row.excess_bytes, row.choices.tolist())
+        for row in rows
+        if row.choices is not None
+        and row.excess_bytes > 0
+        and problem.allowed[groups, row.choices].all()
+    ]
+    excess, choices = min(lacking, key=lambda pair: pair[0], default=(0.0, None))
+    reason = "; ".join(f"{row.name}: {row.reason}" for row in rows)
+    return Outcome(task, None, None, reason, num_evaluated, seconds, choices, excess)
+
+
+def _run_search(problem: Problem, task: Task, heuristics: Sequence[Outcome]) -> Outcome:
+    """A search from the best heuristic, or else from the one that lacks the least memory."""
+    spent = sum(outcome.evaluations for outcome in heuristics)
+    if spent >= task.evaluations:
+        reason = f"the heuristics took {spent} evaluations, all of the budget or more"
+        return Outcome(task, None, None, reason, spent, 0.0)
+    start = _start(heuristics)
+    began = time.perf_counter()
+    try:
+        found: SearchResult = resolve("strategy", task.method, STRATEGIES)(
+            problem,
+            evaluations=task.evaluations - spent,
+            seed=task.seed,
+            start=None if start is None else np.array(start.choices, np.int32),
+        )
+    except InfeasibleError as error:
+        seconds = time.perf_counter() - began
+        return Outcome(task, None, None, str(error), task.evaluations, seconds)
+    seconds = time.perf_counter() - began
+    no_better = start is not None and start.step_time_seconds == found.step_time_seconds
+    return Outcome(
+        task,
+        found.step_time_seconds,
+        start.found_by if start is not None and no_better else task.method,
+        None,
+        spent + found.evaluations,
+        seconds,
+        curve=_curve(found, spent, seconds),
+    )
+
+
+def _start(heuristics: Sequence[Outcome]) -> Outcome | None:
+    """As :func:`placer.api.solve` starts: the first of the best, or of those that lack least."""
+    feasible = [
+        (outcome.step_time_seconds, i)
+        for i, outcome in enumerate(heuristics)
+        if outcome.step_time_seconds is not None
+    ]
+    lacking = [
+        (outcome.excess_bytes, i)
+        for i, outcome in enumerate(heuristics)
+        if outcome.choices is not None
+    ]
+    order = min(feasible or lacking, default=None)
+    return None if order is None else heuristics[order[1]]
+
+
+def _curve(found: SearchResult, spent: int, seconds: float) -> list[tuple[int, float, float]]:
+    """Where the best so far changed, and the end, after the evaluations that were spent before."""
+    best = found.best_so_far
+    changes = np.flatnonzero(np.isfinite(best) & (np.diff(best, prepend=np.inf) != 0)).tolist()
+    curve = [(spent + i + 1, float(found.seconds_so_far[i]), float(best[i])) for i in changes]
+    return [*curve, (spent + found.evaluations, seconds, found.step_time_seconds)]
