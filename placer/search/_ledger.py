@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from placer.errors import InfeasibleError, UsageError
 from placer.problem import Problem, Progress, SearchResult
@@ -93,8 +93,12 @@ class Ledger:
             if excess[row] < self._least_excess:
                 self._least_excess, self._reason = float(excess[row]), result.reasons[row]
         seconds = np.where(feasible, result.step_time_seconds, np.inf)
+        now = slice(self.count, self.count + len(choices))
+        self._step_times[now] = seconds
+        self._seconds_so_far[now] = time.perf_counter() - self._began
+        self.count = now.stop
         best = int(seconds.argmin())
-        self._enter(seconds, float(seconds[best]), choices[best])
+        self._keep(float(seconds[best]), choices[best])
         return np.where(feasible, seconds, INFEASIBLE_COST + excess)
 
     def add(self, seconds: float, choices: NDArray[np.int32]) -> None:
@@ -104,17 +108,14 @@ class Ledger:
             seconds: The step time.
             choices: The choices, ``[num_groups]``; copied if they are the best.
         """
-        self._enter(seconds, seconds, choices)
+        self._step_times[self.count] = seconds
+        self._seconds_so_far[self.count] = time.perf_counter() - self._began
+        self.count += 1
+        self._keep(seconds, choices)
 
-    def _enter(
-        self, seconds: ArrayLike, best_seconds: float, best_choices: NDArray[np.int32]
-    ) -> None:
-        now = slice(self.count, self.count + np.size(seconds))
-        self._step_times[now] = seconds
-        self._seconds_so_far[now] = time.perf_counter() - self._began
-        self.count = now.stop
-        if best_seconds < self._best_seconds:
-            self._best_seconds, self._best_choices = best_seconds, best_choices.copy()
+    def _keep(self, seconds: float, choices: NDArray[np.int32]) -> None:
+        if seconds < self._best_seconds:
+            self._best_seconds, self._best_choices = seconds, choices.copy()
         if self.count - self._num_told >= _BATCH:
             self._tell()
 

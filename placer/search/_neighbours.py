@@ -25,7 +25,9 @@ class Neighbours:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.devices: list[list[int]] = [np.flatnonzero(row).tolist() for row in problem.allowed]
+        rows, row_of_group = np.unique(problem.allowed, axis=0, return_inverse=True)
+        devices: list[list[int]] = [np.flatnonzero(row).tolist() for row in rows]
+        self.devices = [devices[row] for row in row_of_group.ravel().tolist()]
         self.movable = [group for group, found in enumerate(self.devices) if len(found) > 1]
         self.adjacent: list[list[int]] = [[] for _ in self.devices]
         producers, consumers, _ = label_edges(problem.graph, problem.groups.group_of_op)

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer.moves import Moves
-from placer.problem import Problem
 from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.simulator import Simulator
 
@@ -27,6 +26,9 @@ class Walk:
         self.choices = choices.copy()
         self._ledger = ledger
         self._problem = ledger.problem
+        self._ops = [
+            int(ops[0]) if len(ops) == 1 else ops for ops in self._problem.groups.ops_of_group
+        ]
         self._moved = (0, 0, 0.0)  # group, device, cost
         costs = ledger.evaluate(choices[None])
         self.cost = float(costs[0]) if len(costs) else np.inf
@@ -41,7 +43,7 @@ class Walk:
         here = self.choices[group]
         self.choices[group] = device
         if self._session is not None:
-            cost = self._session.try_move(_ops(self._problem, group), device)
+            cost = self._session.try_move(self._ops[group], device)
             self._ledger.add(cost, self.choices)
         else:
             costs = self._ledger.evaluate(self.choices[None])
@@ -65,8 +67,3 @@ class Walk:
         evaluator = self._problem.evaluator
         if isinstance(evaluator, Simulator) and self.cost < INFEASIBLE_COST:
             self._session = evaluator.moves(self._problem.expand(self.choices))
-
-
-def _ops(problem: Problem, group: int) -> int | NDArray[np.int32]:
-    ops = problem.groups.ops_of_group[group]
-    return int(ops[0]) if len(ops) == 1 else ops
