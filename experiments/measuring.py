@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from experiments.workloads import get_workload
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
 from placer.placement import Placement
+from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
 
 
@@ -72,6 +72,17 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         else:
             with LocalWorkers(int(self.workers), shares=self.shares or None) as workers:
                 yield workers
+
+    def read_graph(self) -> OpGraph:
+        """The graph of the workload.
+
+        Raises:
+            PlacerError: As :meth:`build_step`.
+        """
+        import placer.tf
+
+        step, specs = self.build_step()
+        return placer.tf.read(step, *specs, name=self.workload)
 
     def calibrate(self, workers: Sequence[str]) -> tuple[OpGraph, Cluster]:
         """The graph with what its ops take on the devices, and the cluster that these are.
@@ -139,6 +150,48 @@ def parse_shares(shares: str | None) -> tuple[float, ...]:
         raise UsageError(f"--shares {shares}; expected numbers with commas between") from None
 
 
+@contextmanager
+def measured(
+    problem: Problem,
+    config: MeasuringConfig,
+    log: str | os.PathLike[str],
+    *,
+    patience_seconds: float = 0.0,
+    on_wait: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Problem, MeasuredEvaluator]]:
+    """The problem with measured step times, and what measures them.
+
+    Raises:
+        UsageError: The workload has other ops than the problem.
+        PlacerError: As ``MeasuredEvaluator``.
+    """
+    with (
+        config.open_workers() as workers,
+        config.open_evaluator(
+            problem.cluster,
+            workers,
+            patience_seconds=patience_seconds,
+            on_wait=on_wait,
+            log=log,
+        ) as evaluator,
+    ):
+        check_same_ops(problem.graph, evaluator.graph)
+        yield dataclasses.replace(problem, evaluator=evaluator), evaluator
+
+
+def check_same_ops(graph: OpGraph, of_workload: OpGraph) -> None:
+    """Checks that a graph, which may know more of its ops, is that of the workload.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if graph.op_names != of_workload.op_names:
+        raise UsageError(
+            f"graph {graph.name!r} has other ops than the workload in these sizes: "
+            f"{graph.num_ops}, not {of_workload.num_ops}, or of other names"
+        )
+
+
 def measure_in_turn(
     evaluator: MeasuredEvaluator, placements: Sequence[Placement], repetitions: int
 ) -> list[list[Measurement]]:
@@ -184,16 +237,3 @@ def busy_note(measurements: Iterable[Measurement]) -> str | None:
 def _percent(shares: Sequence[float]) -> str:
     low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
     return low if low == high else f"{low} to {high}"
-
-
-def choices_of(placement: Placement, group_of_op: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The device of each op group under a placement that keeps the groups together.
-
-    Raises:
-        UsageError: It does not.
-    """
-    _, first = np.unique(group_of_op, return_index=True)
-    choices: NDArray[np.int32] = placement.devices[first]
-    if not np.array_equal(choices[group_of_op], placement.devices):
-        raise UsageError("the placement has ops of one op group on several devices")
-    return choices

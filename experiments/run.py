@@ -9,6 +9,8 @@
 ``events/``           the same for TensorBoard
 ``checkpoint.npz``    the state of the training
 ``placement.json``    the best placement
+``simulated/``        where step times are measured: the run on the simulator before
+``measurements.jsonl``  and each measurement, with the seconds of all steps
 ``result.json``       the figures that ``placer train --json`` prints
 ====================  ==============================================================
 """
@@ -30,6 +32,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.measuring import MeasuringConfig
 from placer import files
 from placer.cluster import Cluster
 from placer.errors import FormatError, PlacerError, UsageError
@@ -72,6 +75,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         order: Which ready op a device starts first.
         groups: At most so many op groups; None for the grouping's own choice.
         training: Settings of the strategy by name, if it has any.
+        measuring: What is measured and how, where step times are not simulated.
     """
 
     FORMAT: ClassVar[str] = "placer.run/1"
@@ -87,6 +91,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     order: Order = "fifo"
     groups: int | None = None
     training: dict[str, bool | int | float | str] = {}
+    measuring: MeasuringConfig | None = None
 
     def check_agrees(self, asked: Mapping[str, object]) -> None:
         """Checks that a run may be resumed with these settings.
@@ -126,6 +131,21 @@ class RunFolder:
         """Where the best placement is."""
         return self.path / "placement.json"
 
+    @property
+    def measurements(self) -> Path:
+        """Where each measurement is."""
+        return self.path / "measurements.jsonl"
+
+    @property
+    def simulated(self) -> RunFolder:
+        """The run on the simulator before one whose step times are measured."""
+        return RunFolder(self.path / "simulated")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / "result.json").exists()
+
     def paths(self) -> dict[str, str]:
         """What has been written, by what it is."""
         names = {
@@ -139,6 +159,8 @@ class RunFolder:
             "events": "events",
             "checkpoint": "checkpoint.npz",
             "placement": "placement.json",
+            "simulated": "simulated",
+            "measurements": "measurements.jsonl",
             "result": "result.json",
         }
         return {

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.measuring import MeasuringConfig
 from experiments.run import RunConfig, RunFolder
 from placer.api import Solution, best_heuristic, solve
-from placer.errors import FormatError, UnknownNameError
+from placer.errors import FormatError, UnknownNameError, UsageError
 from placer.heuristics import HeuristicResult
 from placer.placement import Placement
 from placer.problem import Problem, Progress, Search, SearchResult
@@ -26,6 +27,28 @@ from placer.strategies import STRATEGIES, resolve
 from policies.config import PRESETS, TrainingConfig
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
+
+
+def check_start(start: RunFolder, config: RunConfig) -> None:
+    """Checks that a run may start from another one.
+
+    Raises:
+        UsageError: It is not finished, or its problem is another one.
+        FormatError: It is no run.
+    """
+    began = start.read_config()
+    for name in ("graph_fingerprint", "cluster_fingerprint", "groups", "order"):
+        if getattr(began, name) != getattr(config, name):
+            raise UsageError(
+                f"{start.path}: a run with another {name.removesuffix('_fingerprint')}; expected "
+                f"one on {config.graph!r} and {config.cluster!r} with the same groups and order"
+            )
+    if not start.finished:
+        raise UsageError(f"{start.path}: not finished; expected a run that is")
+    if bool(began.training) != bool(config.training):
+        raise UsageError(
+            f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,13 @@ class TrainingResult:
 
 
 def new_config(
-    problem: Problem, *, strategy: str, evaluations: int, seed: int, num_groups: int | None = None
+    problem: Problem,
+    *,
+    strategy: str,
+    evaluations: int,
+    seed: int,
+    num_groups: int | None = None,
+    measuring: MeasuringConfig | None = None,
 ) -> RunConfig:
     """What a new run on a problem is asked, with the settings of its strategy.
 
@@ -92,6 +121,7 @@ def new_config(
         order=problem.order,
         groups=num_groups,
         training=training_settings(strategy),
+        measuring=measuring,
     )
 
 
@@ -130,11 +160,21 @@ def train(
     folder: RunFolder,
     on_heuristics: Callable[[Sequence[HeuristicResult]], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    start: RunFolder | None = None,
 ) -> TrainingResult:
     """Evaluates the heuristics, trains from the best of them, and writes both to the folder.
 
     Where the folder has a checkpoint, training goes on from there; the outcome is the same as
     without a stop. The evaluations in `on_progress` include those of the heuristics.
+
+    Args:
+        problem: The problem.
+        config: What is asked.
+        folder: Where to write.
+        on_heuristics: Called once the heuristics are evaluated.
+        on_progress: Called after each batch.
+        start: A finished run, on another evaluator, from whose policy and best placement training
+            starts instead.
 
     Raises:
         KeyboardInterrupt: Stopped by SIGINT or SIGTERM; the batch was finished and saved.
@@ -149,7 +189,9 @@ def train(
             on_heuristics(heuristics)
 
     def search(*args: Any, **keywords: Any) -> SearchResult:
-        kind: Search = _PolicySearch(record) if config.training else _PlainSearch(record)
+        kind: Search = _PolicySearch(record, start) if config.training else _PlainSearch(record)
+        if start is not None:
+            keywords["start"] = _best_choices(start, problem)
         return kind(*args, **keywords)
 
     search.__name__ = config.strategy  # solve() names by it who found the best
@@ -248,11 +290,18 @@ class _Record:
             )
 
 
+def _best_choices(run: RunFolder, problem: Problem) -> NDArray[np.int32]:
+    """The choices of the best placement of a run on the same op groups, ``[num_groups]``."""
+    placement = Placement.load(run.placement, problem.graph, problem.cluster)
+    _, first = np.unique(problem.groups.group_of_op, return_index=True)
+    return np.asarray(placement.devices[first])
+
+
 class _PolicySearch:
     """Trains a policy, from a checkpoint if there is one."""
 
-    def __init__(self, record: _Record) -> None:
-        self.record = record
+    def __init__(self, record: _Record, taught_by: RunFolder | None = None) -> None:
+        self.record, self.taught_by = record, taught_by
 
     def __call__(
         self,
@@ -275,6 +324,10 @@ class _PolicySearch:
                     "that the checkpoint was made with"
                 )
             record.begin([dataclasses.asdict(row) for row in trainer.rows])
+        elif self.taught_by is not None and start is not None:
+            trainer = Trainer.with_policy_of(
+                self.taught_by.checkpoint, problem, evaluations=evaluations, seed=seed, first=start
+            )
         else:
             settings: dict[str, Any] = dict(record.config.training)
             try:

@@ -26,6 +26,7 @@ from policies.elites import Elites
 from policies.learner import Hyperparameters, LearnerState
 from policies.metrics import Metrics
 from policies.prior import prior_logits
+from policies.widening import widen
 
 
 class Trainer:
@@ -60,6 +61,7 @@ class Trainer:
         self.problem, self.config, self.seed = problem, config, seed
         start = None if start is None else problem.check_start(start)
         self.start = start if config.prior_deviations else None
+        self.first = self.start  # what is evaluated first
         # no feasible placement may be worth less than one that is not
         failing_reward = min(config.failing_reward, SqrtReward.for_problem(problem).failing_reward)
         self.reward: Reward = SqrtReward(problem.reference_seconds, failing_reward)
@@ -118,8 +120,8 @@ class Trainer:
 
         # sample a batch; what exceeds the budget is not evaluated, and only its entropy counts
         sampled = self._sample()  # [batch_size, num_groups]
-        if self.start is not None and not self.rows:
-            sampled[0] = self.start
+        if self.first is not None and not self.rows:
+            sampled[0] = self.first
         num_rows = min(config.batch_size, len(self.best_so_far) - self.evaluations)
         choices = sampled[:num_rows]
 
@@ -241,6 +243,8 @@ class Trainer:
         }
         if self.start is not None:
             arrays["start"] = self.start
+        if self.first is not None:
+            arrays["first"] = self.first
         facts = {
             "problem": _identity(self.problem),
             "config": dataclasses.asdict(self.config),
@@ -275,6 +279,43 @@ class Trainer:
             raise FormatError(f"{path}: not a whole checkpoint ({error!r})") from None
 
     @classmethod
+    def with_policy_of(
+        cls,
+        path: str | os.PathLike[str],
+        problem: Problem,
+        *,
+        evaluations: int,
+        seed: int,
+        first: NDArray[np.int32],
+    ) -> Trainer:
+        """A trainer that begins with the policy of a checkpoint, and with nothing else of it.
+
+        So what was learned from one evaluator is where learning from another one starts. At the end
+        of training a policy has made up its mind; it is widened until samples deviate from what
+        it likes best as they do from a prior.
+
+        Args:
+            path: The checkpoint.
+            problem: The problem, but for the evaluator the one that the checkpoint was made for.
+            evaluations: The budget.
+            seed: All randomness comes from it.
+            first: The choices to evaluate first, ``[num_groups]``.
+
+        Raises:
+            FormatError: As :meth:`restore`.
+            UsageError: As the constructor.
+        """
+        taught = cls.restore(path, problem)
+        trainer = cls(
+            problem, taught.config, evaluations=evaluations, seed=seed, start=taught.start
+        )
+        trainer.first = problem.check_start(first)
+        rng, deviations = trainer.rng.spawn(1)[0], trainer.config.prior_deviations
+        weights = widen(taught.state.weights, trainer.inputs, deviations, rng)
+        trainer.state = LearnerState.fresh(weights)
+        return trainer
+
+    @classmethod
     def _restored(
         cls, problem: Problem, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]
     ) -> Trainer:
@@ -285,6 +326,7 @@ class Trainer:
             seed=facts["seed"],
             start=arrays.get("start"),
         )
+        trainer.first = arrays.get("first", trainer.start)
         trainer.state = LearnerState.from_arrays(arrays)
         trainer.elites.choices = arrays["elite_choices"]
         trainer.elites.rewards = arrays["elite_rewards"]

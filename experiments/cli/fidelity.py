@@ -75,6 +75,7 @@ def fidelity(
         measure_all,
     )
     from experiments.fidelity_report import fidelity_tables
+    from experiments.measuring import check_same_ops
     from placer.graph import OpGraph
     from placer.problem import Problem
     from placer.simulator import Simulator
@@ -107,8 +108,7 @@ def fidelity(
             ) as evaluator,
             counting(2 * len(candidates), len(folder.repetitions())) as count,
         ):
-            if evaluator.graph.op_names != op_graph.op_names:
-                raise UsageError(f"the graph in {out} has other ops than {workload} in these sizes")
+            check_same_ops(op_graph, evaluator.graph)
             measure_all(evaluator, where, candidates, folder, seed, count)
             comparison = compare(simulator, candidates, folder.repetitions())
             explained = folder.misses(

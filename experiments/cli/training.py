@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from experiments import terminal
 from experiments.cli.app import app
+from experiments.cli.measuring_options import (
+    DEFAULT_PATIENCE,
+    DevicesOption,
+    PatienceOption,
+    SecondsLimitOption,
+    SharesOption,
+    SizeOption,
+    StepsOption,
+    WarmupOption,
+    WorkersOption,
+    measuring_config,
+    say_waiting,
+)
 from experiments.cli.options import (
     DEFAULT_EVALUATIONS,
     ClusterOption,
@@ -23,7 +37,15 @@ from experiments.cli.options import (
 )
 from placer.errors import UsageError
 
+if TYPE_CHECKING:
+    from experiments.run import RunConfig, RunFolder
+    from experiments.training import TrainingResult
+    from placer.problem import Problem
+
+Evaluator = Literal["simulated", "measured"]
+
 DEFAULT_STRATEGY = "reinforce"
+DEFAULT_MEASUREMENTS = 200
 
 
 @app.command()
@@ -66,20 +88,55 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
     ] = False,
+    evaluator: Annotated[
+        Evaluator | None,
+        typer.Option(
+            "--evaluator",
+            help="Where step times come from: measured, they are those of TensorFlow, and training "
+            "starts from the policy that was best on the simulator.  [default: simulated]",
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--start",
+            help="With --evaluator measured: the run on the simulator to start from; otherwise "
+            "one is made first.",
+            metavar="RUN",
+        ),
+    ] = None,
+    size: SizeOption = None,
+    workers: WorkersOption = None,
+    shares: SharesOption = None,
+    devices: DevicesOption = None,
+    warmup: WarmupOption = None,
+    steps: StepsOption = None,
+    seconds_limit: SecondsLimitOption = None,
+    patience: PatienceOption = DEFAULT_PATIENCE,
     as_json: JsonOption = False,
 ) -> None:
     """Learn a placement, starting from the best heuristic."""
     from experiments import tables
     from experiments.run import RunFolder, free_folder
-    from experiments.training import new_config, trains_policy
-    from experiments.training import train as run_training
+    from experiments.training import check_start, new_config, trains_policy
 
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run: give --out")
     folder = None if out is None else RunFolder(out)
     if folder is not None and not folder.is_empty() and not resume:
         raise UsageError(f"{out}: not empty; give another --out, or --resume to go on with its run")
-    asked = {
+    measuring = None
+    given = size, workers, shares, devices, warmup, steps, seconds_limit
+    if evaluator == "measured" and workload is not None:
+        measuring = measuring_config(workload, *given)
+        if order == "priority":
+            raise UsageError("--order priority: TensorFlow's own order is what is measured: fifo")
+    elif evaluator == "measured" and not resume:
+        raise UsageError("--evaluator measured needs the model to run: give --workload")
+    elif start is not None or any(option is not None for option in given):
+        raise UsageError("--start, --workers and all about steps are of --evaluator measured")
+    asked: dict[str, object] = {
+        "measuring": measuring,
         "evaluations": evaluations,
         "seed": seed,
         "strategy": strategy,
@@ -88,26 +145,38 @@ def train(
     }
     if folder is not None and not folder.is_empty():
         config = folder.read_config()
-        op_graph, devices = folder.read_graph(), folder.read_cluster()
-        if graph is not None or workload is not None:
-            asked["graph_fingerprint"] = load_graph(graph, workload).fingerprint
+        op_graph, where = folder.read_graph(), folder.read_cluster()
+        if graph is not None or (workload is not None and measuring is None):
+            named = workload if measuring is None else None
+            asked["graph_fingerprint"] = load_graph(graph, named).fingerprint
         if cluster is not None:
             asked["cluster_fingerprint"] = load_cluster(cluster).fingerprint
         config.check_agrees({key: value for key, value in asked.items() if value is not None})
-        problem = build_problem(op_graph, devices, config.groups, config.order)
+        problem = build_problem(op_graph, where, config.groups, config.order)
     else:
-        op_graph, devices = load_graph(graph, workload), load_cluster(cluster)
-        problem = build_problem(op_graph, devices, groups, order or "fifo")
+        where = load_cluster(cluster)
+        if measuring is not None and graph is None:
+            terminal.load_tensorflow()
+            op_graph = measuring.read_graph()
+        else:
+            op_graph = load_graph(graph, workload if measuring is None else None)
+        problem = build_problem(op_graph, where, groups, order or "fifo")
+        usual = DEFAULT_EVALUATIONS if measuring is None else DEFAULT_MEASUREMENTS
         config = new_config(
             problem,
             strategy=strategy or DEFAULT_STRATEGY,
-            evaluations=DEFAULT_EVALUATIONS if evaluations is None else evaluations,
+            evaluations=usual if evaluations is None else evaluations,
             seed=seed or 0,
             num_groups=groups,
+            measuring=measuring,
         )
-        name = f"{op_graph.name}-{devices.name}-{config.strategy}-seed{config.seed}"
+        if start is not None:
+            check_start(RunFolder(start), config)
+        name = f"{op_graph.name}-{where.name}-{config.strategy}-seed{config.seed}"
         folder = folder or free_folder(Path("runs") / name)
-        folder.create(config, op_graph, devices)
+        folder.create(config, op_graph, where)
+        if start is not None:
+            shutil.copytree(start, folder.simulated.path)
     typer.echo(
         f"{config.strategy} on {config.graph} and {config.cluster}: "
         f"{problem.num_groups} op groups, {problem.num_devices} devices",
@@ -116,11 +185,10 @@ def train(
     try:
         if trains_policy(config.strategy):
             terminal.load_tensorflow()
-        with terminal.training_progress(config.evaluations) as (
-            on_heuristics,
-            on_progress,
-        ):
-            result = run_training(problem, config, folder, on_heuristics, on_progress)
+        if config.measuring is None:
+            result = _train(problem, config, folder)
+        else:
+            result = _train_measured(problem, config, folder, patience)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: placer train --resume --out {folder.path}", err=True)
         raise
@@ -130,6 +198,47 @@ def train(
         terminal.print_tables([tables.training_table(result)])
         typer.echo(f"{result.solution.evaluations} evaluations in {result.seconds:.1f} s")
         typer.echo(f"placement written to {folder.placement}, metrics and all else beside it")
+
+
+def _train(
+    problem: Problem, config: RunConfig, folder: RunFolder, start: RunFolder | None = None
+) -> TrainingResult:
+    """Trains behind a progress bar."""
+    from experiments.training import train
+
+    with terminal.training_progress(config.evaluations) as (on_heuristics, on_progress):
+        return train(problem, config, folder, on_heuristics, on_progress, start)
+
+
+def _train_measured(
+    problem: Problem, config: RunConfig, folder: RunFolder, patience: float
+) -> TrainingResult:
+    """Trains on the simulator, unless that is done, and from there on measured step times."""
+    import msgspec
+
+    from experiments.measuring import busy_note, measured
+
+    assert config.measuring is not None  # noqa: S101
+    before = folder.simulated
+    if not before.finished:
+        on_simulator = msgspec.structs.replace(
+            config, evaluations=DEFAULT_EVALUATIONS, measuring=None
+        )
+        if before.is_empty():
+            before.create(on_simulator, problem.graph, problem.cluster)
+        _train(problem, on_simulator, before)
+    terminal.load_tensorflow()
+    with measured(
+        problem,
+        config.measuring,
+        folder.measurements,
+        patience_seconds=patience,
+        on_wait=say_waiting,
+    ) as (task, evaluator):
+        result = _train(task, config, folder, before)
+        if note := busy_note(evaluator.measurements):
+            typer.echo(note, err=True)
+    return result
 
 
 @app.command()

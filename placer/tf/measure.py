@@ -238,6 +238,11 @@ class MeasuredEvaluator:
         """What was measured of a placement ``[num_ops]``, if it was."""
         return self._known.get(np.asarray(devices, np.int32).tobytes())
 
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All that is known, the last of each placement."""
+        return tuple(self._known.values())
+
     def close(self) -> None:
         """Ends all processes; what is known stays known."""
         self._close()

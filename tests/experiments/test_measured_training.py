@@ -1,0 +1,158 @@
+"""Training on measured step times starts from the simulator's policy, and a stop loses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from experiments import measuring
+from experiments.cli import app
+from experiments.run import RunFolder
+from placer.simulator import Simulator
+from placer.tf import Measurement
+from placer.tf.measure import MeasuredEvaluator, MeasurementLog
+from tests.experiments.builders import cluster, graph
+from tests.experiments.test_training import without_wall_clock
+
+MEASURED = ("--evaluator", "measured", "--workload", "branches", "--workers", "2", "--steps", "2")
+
+
+class Fake(MeasuredEvaluator):
+    """Measures what is simulated, with noise; some placements fail, and it can be killed."""
+
+    kill_at = 10_000
+    rng = np.random.default_rng(0)
+
+    def __init__(self, log: Path) -> None:
+        self.graph, self.cluster = graph(), cluster()
+        self._log = MeasurementLog(log, self.graph, self.cluster)
+        self._known = self._log.read()
+        self._simulator = Simulator(self.graph, self.cluster)
+
+    def _measure(self, devices: np.ndarray, traced: bool = False) -> Measurement:
+        key = devices.tobytes()
+        if key not in self._known:
+            Fake.kill_at -= 1
+            if Fake.kill_at < 0:
+                raise KeyboardInterrupt
+            seconds = self._simulator.step_time(devices) * Fake.rng.uniform(1, 1.2)
+            failed = "the process was killed" if Fake.rng.random() < 0.2 else None
+            found = Measurement(() if failed else (seconds, seconds), (), failed, 0.5)
+            self._log.append(devices, found)
+            self._known[key] = found
+        return self._known[key]
+
+
+@pytest.fixture
+def fake(monkeypatch) -> None:
+    """The workload is a graph of chains, and what measures it is made up."""
+
+    @contextmanager
+    def measured(problem, config, log, *, patience_seconds, on_wait):
+        evaluator = Fake(log)
+        yield dataclasses.replace(problem, evaluator=evaluator), evaluator
+
+    monkeypatch.setattr(measuring, "measured", measured)
+    monkeypatch.setattr(measuring.MeasuringConfig, "read_graph", lambda config: graph())
+    monkeypatch.setattr(Fake, "kill_at", 10_000)
+    monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
+
+
+def train(*arguments: object):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture
+def begun(run, tmp_path) -> list[object]:
+    """How a measured run begins that starts from the one that is finished."""
+    return [
+        *MEASURED,
+        "--cluster",
+        run.inputs[-1],
+        "--groups",
+        6,
+        "--start",
+        run.folder,
+        "--seed",
+        4,
+    ]
+
+
+def test_every_evaluation_is_logged(run, fake, begun, tmp_path) -> None:
+    """With its raw times or why it failed; the start is the simulator's best placement."""
+    out = tmp_path / "measured"
+    result = train(*begun, "--evaluations", 60, "--out", out, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    lines = [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
+    placements = {tuple(line["devices"]) for line in lines}
+    assert len(placements) == len(lines), "what was measured is not measured again"
+    assert 0 < sum(line["reason"] is not None for line in lines) < len(lines)
+    assert all(len(line["step_seconds"]) == (line["reason"] is None) * 2 for line in lines)
+    assert f"too busy to tell in {len(lines)} of {len(lines)} measurements" in result.stderr
+    best = json.loads((run.folder / "placement.json").read_text())["devices"]
+    by_simulator = tuple(cluster().device_index[best[name]] for name in graph().op_names)
+    assert by_simulator in placements
+    assert printed["best_step_time_seconds"] == min(
+        float(np.median(line["step_seconds"])) for line in lines if line["step_seconds"]
+    )
+    config = RunFolder(out).read_config()
+    assert (config.measuring.workload, config.measuring.steps) == ("branches", 2)
+    assert Path(printed["paths"]["simulated"], "result.json").exists()
+
+
+def test_killed_and_resumed_on_the_same_curve(run, fake, begun, tmp_path, monkeypatch) -> None:
+    """What was measured since the last checkpoint is read back, though it would differ now."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(*begun, "--evaluations", 60, "--out", whole).exit_code == 0
+    monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
+    monkeypatch.setattr(Fake, "kill_at", 25)  # in the middle of a batch
+    assert train(*begun, "--evaluations", 60, "--out", stopped).exit_code == 130
+    monkeypatch.setattr(Fake, "kill_at", 10_000)
+    result = train("--resume", "--out", stopped)
+    assert result.exit_code == 0, result.stderr
+    for name in ("measurements.jsonl", "placement.json", "heuristics.csv"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    assert without_wall_clock(stopped) == without_wall_clock(whole)
+
+
+def test_it_learns_on_the_simulator_first(run, fake, tmp_path, monkeypatch) -> None:
+    """Unless it is told a run; that run has a folder within."""
+    monkeypatch.setattr("experiments.cli.training.DEFAULT_EVALUATIONS", 30)
+    out = tmp_path / "both"
+    on = ("--cluster", run.inputs[-1], "--evaluations", 20)
+    assert train(*MEASURED, *on, "--out", out, "--strategy", "random").exit_code == 0
+    simulated = RunFolder(out).simulated
+    assert simulated.finished
+    assert (simulated.read_config().evaluations, simulated.read_config().measuring) == (30, None)
+
+
+def test_bad_requests(run, fake, begun, tmp_path) -> None:
+    """One line, and no folder."""
+    out = tmp_path / "none"
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run.folder, unfinished)
+    (unfinished / "result.json").unlink()
+    on = ("--cluster", run.inputs[-1], "--out", out)
+    requests = {
+        "give --workload": ("--evaluator", "measured", *on),
+        "are of --evaluator measured": (*run.inputs, "--workers", 2, "--out", out),
+        "a run with another groups": (*MEASURED, *on, "--start", run.folder),
+        "not finished": (*MEASURED, *on, "--groups", 6, "--start", unfinished),
+        "random cannot start from it": (*begun, "--strategy", "random", "--out", out),
+        "TensorFlow's own order": (*begun, "--order", "priority", "--out", out),
+        "no run": (*MEASURED, *on, "--start", tmp_path),
+    }
+    for message, arguments in requests.items():
+        result = train(*arguments)
+        assert result.exit_code == 2, arguments
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not out.exists()
