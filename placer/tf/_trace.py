@@ -153,8 +153,16 @@ def _trace_concrete(function: Any, specs: Sequence[Any]) -> Any:
 
 
 def _trace_function(function: Any, specs: Sequence[Any]) -> Any:
+    import tensorflow as tf
+
     if specs or function.input_signature is not None:
-        return _traced(function, specs)
+        found = _traced(function, specs)
+        if specs and not all(tensor.shape.is_fully_defined() for tensor in _arguments(found)):
+            # TensorFlow reuses a trace for any shape; what says one may be in the specs
+            return _traced(
+                tf.function(function.python_function, autograph=function._autograph), specs
+            )
+        return found
     known = function._list_all_concrete_functions()
     if len(known) == 1:
         return known[0]
@@ -211,11 +219,16 @@ def _traced(function: Callable[..., Any], specs: Sequence[Any]) -> Any:
 
 
 def _check_inputs(function: Any) -> None:
-    captured = {id(placeholder) for _, placeholder in function.graph.captures}
-    for tensor in function.inputs:
-        if id(tensor) not in captured and not tensor.shape.is_fully_defined():
+    for tensor in _arguments(function):
+        if not tensor.shape.is_fully_defined():
             dims = None if tensor.shape.rank is None else tensor.shape.as_list()
             raise ReadError(_unknown_shape(tensor.op.name, dims))
+
+
+def _arguments(function: Any) -> list[Any]:
+    """The inputs of a ConcreteFunction that are no captures."""
+    captured = {id(placeholder) for _, placeholder in function.graph.captures}
+    return [tensor for tensor in function.inputs if id(tensor) not in captured]
 
 
 def _unknown_shape(name: str, dims: Any) -> str:
