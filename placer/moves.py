@@ -16,8 +16,12 @@ from placer.graph import OpGraph
 
 _NS = 1e9  # nanoseconds per second
 _STARTS_PER_OP = 3  # an op start in a trial takes about as long as three in a full run
-_PROBE_EVERY = 32  # where full runs are faster, how often to see whether they still are
+_PROBE_AFTER = 32  # where full runs are faster, after how many to see whether they still are
+_PROBE_AT_LEAST = 1024  # that doubles whenever they are, up to this
 _MEMORY = 0.1  # weight of the last trial in what trials take, but for the first ones
+_LEAST_TRIALS = 4  # as many are made before anything is concluded
+_FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the next
+_ROWS = 16  # how many full runs to make at once
 
 
 class _Cost:
@@ -27,14 +31,12 @@ class _Cost:
         self.most_starts = 1 + num_ops // _STARTS_PER_OP  # then a full run would have taken less
         self._mean_starts = 0.0
         self._num_trials = 0
-        self._full_runs = 0
+        self._full_runs = 0  # since the last trial
+        self._probe_after = _PROBE_AFTER
 
     def worth_a_trial(self) -> bool:
         """Whether trials take less than full runs, or it is time to see."""
-        if self._mean_starts <= self.most_starts:
-            return True
-        self._full_runs += 1
-        return self._full_runs % _PROBE_EVERY == 0
+        return not self._is_slow() or self._full_runs >= self._probe_after
 
     def learn(self, num_starts: int, num_given_up: int, num_trials: int) -> None:
         """Takes note of trials; one that is given up costs a full run on top."""
@@ -42,6 +44,18 @@ class _Cost:
         self._num_trials += num_trials
         weight = max(1 - (1 - _MEMORY) ** num_trials, num_trials / self._num_trials)
         self._mean_starts += weight * (mean - self._mean_starts)
+        if not self._is_slow():
+            self._probe_after = _PROBE_AFTER
+        elif self._full_runs > 0:
+            self._probe_after = min(2 * self._probe_after, _PROBE_AT_LEAST)
+        self._full_runs = 0
+
+    def learn_of_full_runs(self, num_runs: int) -> None:
+        """Takes note of full runs in place of trials."""
+        self._full_runs += num_runs
+
+    def _is_slow(self) -> bool:
+        return self._num_trials >= _LEAST_TRIALS and self._mean_starts > self.most_starts
 
 
 class Moves:
@@ -79,26 +93,33 @@ class Moves:
         self._evaluate = evaluate
         self._in_order_of_start = in_order_of_start
         self._devices = devices.copy()
-        self._last: tuple[NDArray[np.uint32], int] | None = None
+        self._rows = np.repeat(devices[None], _ROWS, axis=0)  # the base, but during full runs
+        self._last: tuple[NDArray[np.uint32], int, float] | None = None
         self._costs = (_Cost(graph.num_ops), _Cost(graph.num_ops))  # of one op, of several
+        self._can_try: bool | None = None  # whether the schedule is recorded, None: yet to be seen
         if in_order_of_start:
-            from placer._kernels.moves import try_moves
+            from placer._kernels import moves, start_order
 
-            self._try_moves = try_moves
+            self._simulate_rows = start_order.simulate_rows
+            self._try_moves, self._set_base = moves.try_moves, moves.set_base
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
             )
+            self._no_recording = new_recording(0, 0, 0)
             self._tables_of_moves = new_move_tables(tables, len(cluster.channel_names))
-            # what a single trial is passed
+            # what a single trial or full run is passed
             self._one_device, self._one_end = np.zeros(1, np.uint32), np.zeros(2, np.uint32)
-            self._one_result = np.zeros(1)
-        self._set_base()
+            self._one_result, self._one_settled = np.zeros(1), np.zeros(1, bool)
+        if self._record():
+            self._step_seconds = self._step_ns / _NS
+        else:
+            self._step_seconds = float(evaluate(devices[None])[0])
 
     @property
     def step_time_seconds(self) -> float:
         """Step time of the base placement, infinite if it is infeasible."""
-        return self._step_ns / _NS
+        return self._step_seconds
 
     @property
     def devices(self) -> NDArray[np.int32]:
@@ -116,9 +137,9 @@ class Moves:
         moving = self._check_ops(ops)
         if not (isinstance(device, (int, np.integer)) and 0 <= device < self._cluster.num_devices):
             self._refuse_devices(device)
-        self._last = (moving, device)
         cost = self._costs[len(moving) > 1]
-        if self._can_try and cost.worth_a_trial():
+        seconds = -1.0
+        if cost.worth_a_trial() and self._record():
             self._one_end[1] = len(moving)
             self._one_device[0] = device
             starts = self._try_moves(
@@ -132,9 +153,13 @@ class Moves:
             )
             step_ns = float(self._one_result[0])
             cost.learn(starts, step_ns < 0, 1)
-            if step_ns >= 0:
-                return step_ns / _NS
-        return self._run(moving, device)
+            seconds = step_ns / _NS
+        else:
+            cost.learn_of_full_runs(1)
+        if seconds < 0:
+            seconds = self._run(moving, device)
+        self._last = (moving, device, seconds)
+        return seconds
 
     def try_moves(
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer], devices: ArrayLike
@@ -162,22 +187,34 @@ class Moves:
             return np.zeros(0)
         if targets.min() < 0 or targets.max() >= self._cluster.num_devices:
             self._refuse_devices(targets)
+        to = targets.astype(np.uint32)
         cost = self._costs[len(moving) > num_moves]
         step_ns = np.full(num_moves, -1.0)
-        if self._can_try and cost.worth_a_trial():
-            starts = self._try_moves(
-                self._tables_of_moves,
-                moving,
-                ends,
-                targets.astype(np.uint32),
-                self._step_ns,
-                cost.most_starts,
-                step_ns,
-            )
-            cost.learn(starts, int((step_ns < 0).sum()), num_moves)
+        first = 0
+        while first < num_moves:
+            end = min(num_moves, first + max(first, _FIRST_TRIALS))
+            some = slice(first, end)
+            if cost.worth_a_trial() and self._record():
+                starts = self._try_moves(
+                    self._tables_of_moves,
+                    moving,
+                    ends[first : end + 1],
+                    to[some],
+                    self._step_ns,
+                    cost.most_starts,
+                    step_ns[some],
+                )
+                cost.learn(starts, int((step_ns[some] < 0).sum()), end - first)
+            else:
+                cost.learn_of_full_runs(end - first)
+            first = end
         seconds = step_ns / _NS
-        for i in np.flatnonzero(step_ns < 0):
-            seconds[i] = self._run(moving[ends[i] : ends[i + 1]], int(targets[i]))
+        untold = np.flatnonzero(step_ns < 0)
+        for first in range(0, len(untold), _ROWS):
+            which = untold[first : first + _ROWS]
+            seconds[which] = self._run_many(
+                [moving[ends[i] : ends[i + 1]] for i in which], to[which]
+            )
         return seconds
 
     def commit(self) -> None:
@@ -188,32 +225,58 @@ class Moves:
         """
         if self._last is None:
             raise UsageError("nothing to commit: expected a try_move since the last commit")
-        ops, device = self._last
+        ops, device, self._step_seconds = self._last
         self._last = None
         self._devices[ops] = device
-        self._set_base()
+        self._rows[:, ops] = device
+        self._can_try = None
 
-    def _set_base(self) -> None:
-        self._can_try = False
-        if self._in_order_of_start:
-            from placer._kernels import moves, start_order
+    def _record(self) -> bool:
+        """Records the schedule of the base if that is yet to be done; whether there can be trials.
 
-            step_ns, settled = np.zeros(1), np.zeros(1, bool)
-            start_order.simulate_rows(
-                self._tables, self._scratch, self._devices[None], step_ns, settled, self._recording
-            )
-            if settled[0]:
-                self._can_try = True
-                self._step_ns = float(step_ns[0])
-                moves.set_base(self._tables_of_moves, self._recording, self._scratch.needed)
-                return
-        self._step_ns = float(self._evaluate(self._devices[None])[0]) * _NS
+        There can be none if memory may not suffice, or if ops have to be simulated otherwise.
+        """
+        if self._can_try is None:
+            self._can_try = False
+            if self._in_order_of_start:
+                step_ns, settled = self._one_result, self._one_settled
+                self._simulate_rows(
+                    self._tables, self._scratch, self._rows[:1], step_ns, settled, self._recording
+                )
+                if settled[0]:
+                    self._can_try = True
+                    self._step_ns = float(step_ns[0])
+                    self._set_base(self._tables_of_moves, self._recording, self._scratch.needed)
+        return self._can_try
 
     def _run(self, ops: NDArray[np.uint32], device: int) -> float:
         """The step time in seconds by a full run."""
-        placement = self._devices.copy()
-        placement[ops] = device
-        return float(self._evaluate(placement[None])[0])
+        if not self._in_order_of_start:
+            return float(self._run_many([ops], [device])[0])
+        self._rows[0, ops] = device
+        self._simulate_rows(
+            self._tables,
+            self._scratch,
+            self._rows[:1],
+            self._one_result,
+            self._one_settled,
+            self._no_recording,
+        )
+        self._rows[0, ops] = self._devices[ops]
+        if not self._one_settled[0]:
+            return float(self._run_many([ops], [device])[0])
+        return float(self._one_result[0]) / _NS
+
+    def _run_many(
+        self, moves: Sequence[NDArray[np.uint32]], devices: Sequence[int] | NDArray[np.uint32]
+    ) -> NDArray[np.float64]:
+        """The step times in seconds of at most ``_ROWS`` moves by full runs."""
+        for row, ops, device in zip(self._rows, moves, devices, strict=False):
+            row[ops] = device
+        seconds = self._evaluate(self._rows[: len(moves)])
+        for row, ops in zip(self._rows, moves, strict=False):
+            row[ops] = self._devices[ops]
+        return seconds
 
     def _check_moves(
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer]

@@ -186,7 +186,7 @@ def test_full_runs_are_made_where_trials_take_longer() -> None:
     moved[0] = 1
     expected = simulator.step_time(moved)
     assert [session.try_move(0, 1) for _ in range(100)] == [expected] * 100
-    assert session._costs[0]._full_runs > 50
+    assert session._costs[0]._num_trials < 10
 
 
 def test_one_device_leaves_nothing_to_move() -> None:
