@@ -12,36 +12,41 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._tables import Bools, Floats, Tables, max_slots
+from placer._tables import Bools, Floats, Ints, Tables, max_slots
 
 Indices = NDArray[np.uint32]
 Records = NDArray[np.void]
 
+_LINE_BYTES = 64
 _OP = np.dtype(
     [
-        ("first_edge", "u4"),  # by producer; that of the next op is the end
-        ("first_input", "u4"),  # by consumer
-        ("first_tensor", "u4"),
-        ("colocated_with", "u4"),  # first op of its colocation group, or itself
-        ("group_size", "u4"),  # of the colocation group that begins with this op
-        ("group_count", "u4"),  # how many of it move; zero between trials
-        ("device", "u4"),  # in the base, as are the next six
+        # the first line of the processor's cache: what is asked of those that wait for an op
+        ("device", "u4"),  # in the base, as are the next three
         ("position", "u4"),  # in the sequence
         ("start_ns", "f8"),
-        ("finish_ns", "f8"),
-        ("ready_ns", "f8"),
         ("last_producer_ns", "f8"),  # latest start of a producer
-        ("reach_ns", "f8"),  # latest effect of this op and of those before it on its device
-        ("most_bytes", "f8"),  # what it takes at most on a device that it comes to
+        ("first_input", "u4"),  # by consumer
+        ("end_input", "u4"),
         ("moved", "u4"),  # stamp of the trial
-        ("disturbed", "u4"),  # stamp of the trial
         ("started", "u4"),  # stamp of the cut; of a moved op: not 0 if it has started
         ("seen", "u4"),  # stamp of the cut: what follows is valid
         ("missing", "u4"),  # inputs of which it is not known when they are there
         ("arrived_ns", "f8"),  # latest of the other inputs
         ("base_arrived_ns", "f8"),  # the same in the base
-    ],
-    align=True,
+        # the second line
+        ("ready_ns", "f8"),  # in the base, as are the next two
+        ("finish_ns", "f8"),
+        ("reach_ns", "f8"),  # latest effect of this op and of those before it on its device
+        ("most_bytes", "f8"),  # what it takes at most on a device that it comes to
+        ("first_edge", "u4"),  # by producer
+        ("end_edge", "u4"),
+        ("first_tensor", "u4"),
+        ("end_tensor", "u4"),
+        ("disturbed", "u4"),  # stamp of the trial
+        ("colocated_with", "u4"),  # first op of its colocation group, or itself
+        ("group_size", "u4"),  # of the colocation group that begins with this op
+        ("group_count", "u4"),  # how many of it move; zero between trials
+    ]
 )
 _EDGE = np.dtype([("consumer", "u4"), ("slot", "u4"), ("arrival_ns", "f8")])
 _INPUT = np.dtype([("edge", "u4"), ("producer", "u4"), ("start_ns", "f8"), ("arrival_ns", "f8")])
@@ -82,7 +87,7 @@ _SENT = np.dtype([("by", "i8"), ("arrival_ns", "f8")])
 class MoveTables(NamedTuple):
     """A base schedule and the working memory for trying moves from it."""
 
-    ops: Records  # [num_ops + 1]
+    ops: Records  # [num_ops]
     sequence: Indices  # [num_ops] ops by start, a segment per device
     edges: Records  # [num_edges] by producer; arrivals of the base
     inputs: Records  # [num_edges] by consumer; starts and arrivals of the base
@@ -91,6 +96,8 @@ class MoveTables(NamedTuple):
     allowed: Bools  # [num_ops, num_devices]
     links: Records  # [num_devices, num_devices]
     devices: Records  # [num_devices]
+    spans: Ints  # [num_devices, num_spans + 1] where in the sequence each span of time begins
+    spans_per_ns: Floats  # [1]
     channels: Records  # [num_channels]
     sent: Records  # [max_slots * num_devices] from each slot to each device: op start, arrival
     heap_op: Indices  # [3, 2 * num_ops]
@@ -110,13 +117,15 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     input_bytes = np.bincount(
         tables.edge_consumer[data_edges], tables.tensor_bytes[tensors], num_ops
     )
-    ops = np.zeros(num_ops + 1, _OP)
-    ops["first_edge"] = tables.edge_offsets
-    ops["first_input"][1:] = tables.num_inputs.cumsum()
-    ops["first_tensor"] = tables.output_offsets
-    ops["colocated_with"][:-1] = tables.colocated_with
-    ops["group_size"][:-1] = np.bincount(tables.colocated_with, minlength=num_ops)
-    ops["most_bytes"][:-1] = tables.lasting_bytes + input_bytes
+    ops = _aligned_zeros(num_ops, _OP)
+    ops["first_edge"], ops["end_edge"] = tables.edge_offsets[:-1], tables.edge_offsets[1:]
+    ops["end_input"] = tables.num_inputs.cumsum()
+    ops["first_input"] = ops["end_input"] - tables.num_inputs
+    ops["first_tensor"] = tables.output_offsets[:-1]
+    ops["end_tensor"] = tables.output_offsets[1:]
+    ops["colocated_with"] = tables.colocated_with
+    ops["group_size"] = np.bincount(tables.colocated_with, minlength=num_ops)
+    ops["most_bytes"] = tables.lasting_bytes + input_bytes
     edges = np.zeros(num_edges, _EDGE)
     edges["consumer"] = tables.edge_consumer
     edges["slot"] = tables.edge_slot
@@ -140,6 +149,8 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
         allowed=tables.allowed,
         links=links,
         devices=devices,
+        spans=np.zeros((num_devices, 2 + num_ops // num_devices), np.int32),
+        spans_per_ns=np.zeros(1),
         channels=np.zeros(num_channels, _CHANNEL),
         sent=np.zeros(max_slots(tables) * num_devices, _SENT),
         heap_op=np.zeros((3, 2 * num_ops), np.uint32),
@@ -148,3 +159,10 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
         seen=np.zeros(num_ops, np.uint32),
         counters=np.zeros(3, np.int64),
     )
+
+
+def _aligned_zeros(size: int, dtype: np.dtype[np.void]) -> Records:
+    """Zeros that begin with a line of the processor's cache."""
+    room = np.zeros(size * dtype.itemsize + _LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % _LINE_BYTES
+    return room[first : first + size * dtype.itemsize].view(dtype)

@@ -15,12 +15,12 @@ from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
 
 _NS = 1e9  # nanoseconds per second
-_STARTS_PER_OP = 3  # an op start in a trial takes about as long as three in a full run
+_STARTS_PER_OP = 4  # an op start in a trial takes about as long as four in a full run
 _PROBE_AFTER = 32  # where full runs are faster, after how many to see whether they still are
-_PROBE_AT_LEAST = 1024  # that doubles whenever they are, up to this
+_LONGEST_PROBE_AFTER = 1024  # that doubles whenever they are, up to this
 _MEMORY = 0.1  # weight of the last trial in what trials take, but for the first ones
 _LEAST_TRIALS = 4  # as many are made before anything is concluded
-_FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the next
+_FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the others
 _ROWS = 16  # how many full runs to make at once
 
 
@@ -34,9 +34,11 @@ class _Cost:
         self._full_runs = 0  # since the last trial
         self._probe_after = _PROBE_AFTER
 
-    def worth_a_trial(self) -> bool:
-        """Whether trials take less than full runs, or it is time to see."""
-        return not self._is_slow() or self._full_runs >= self._probe_after
+    def how_many_trials(self, num_moves: int) -> int:
+        """How many of the next moves to try; if none, to simulate them all in full for now."""
+        if self._is_slow():
+            return _LEAST_TRIALS if self._full_runs >= self._probe_after else 0
+        return num_moves if self._num_trials >= _FIRST_TRIALS else _FIRST_TRIALS
 
     def learn(self, num_starts: int, num_given_up: int, num_trials: int) -> None:
         """Takes note of trials; one that is given up costs a full run on top."""
@@ -47,7 +49,7 @@ class _Cost:
         if not self._is_slow():
             self._probe_after = _PROBE_AFTER
         elif self._full_runs > 0:
-            self._probe_after = min(2 * self._probe_after, _PROBE_AT_LEAST)
+            self._probe_after = min(2 * self._probe_after, _LONGEST_PROBE_AFTER)
         self._full_runs = 0
 
     def learn_of_full_runs(self, num_runs: int) -> None:
@@ -139,7 +141,7 @@ class Moves:
             self._refuse_devices(device)
         cost = self._costs[len(moving) > 1]
         seconds = -1.0
-        if cost.worth_a_trial() and self._record():
+        if cost.how_many_trials(1) > 0 and self._record():
             self._one_end[1] = len(moving)
             self._one_device[0] = device
             starts = self._try_moves(
@@ -192,21 +194,22 @@ class Moves:
         step_ns = np.full(num_moves, -1.0)
         first = 0
         while first < num_moves:
-            end = min(num_moves, first + max(first, _FIRST_TRIALS))
+            count = cost.how_many_trials(num_moves - first)
+            if count == 0 or not self._record():
+                cost.learn_of_full_runs(num_moves - first)
+                break
+            end = min(num_moves, first + count)
             some = slice(first, end)
-            if cost.worth_a_trial() and self._record():
-                starts = self._try_moves(
-                    self._tables_of_moves,
-                    moving,
-                    ends[first : end + 1],
-                    to[some],
-                    self._step_ns,
-                    cost.most_starts,
-                    step_ns[some],
-                )
-                cost.learn(starts, int((step_ns[some] < 0).sum()), end - first)
-            else:
-                cost.learn_of_full_runs(end - first)
+            starts = self._try_moves(
+                self._tables_of_moves,
+                moving,
+                ends[first : end + 1],
+                to[some],
+                self._step_ns,
+                cost.most_starts,
+                step_ns[some],
+            )
+            cost.learn(starts, int((step_ns[some] < 0).sum()), end - first)
             first = end
         seconds = step_ns / _NS
         untold = np.flatnonzero(step_ns < 0)
@@ -282,11 +285,13 @@ class Moves:
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer]
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Where the ops of each move begin, and the end, ``[num_moves + 1]``; all ops."""
-        try:
-            ops = list(ops)
-        except TypeError:
-            self._refuse_ops(ops)
-        if all(isinstance(each, (int, np.integer)) for each in ops):
+        is_array = isinstance(ops, np.ndarray) and ops.ndim == 1 and ops.dtype.kind in "iu"
+        if not is_array:
+            try:
+                ops = list(ops)
+            except TypeError:
+                self._refuse_ops(ops)
+        if is_array or all(isinstance(each, (int, np.integer)) for each in ops):
             array = np.asarray(ops)
             if len(array) and not (array.min() >= 0 and array.max() < self._graph.num_ops):
                 self._refuse_ops(ops)

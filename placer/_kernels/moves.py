@@ -33,8 +33,18 @@ _MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
 
 
 @helper
-def _position_at(m: MoveTables, low: int, end: int, ns: float) -> int:
-    """First position from `low` to `end` of the sequence whose op starts at `ns` or later."""
+def _span(m: MoveTables, ns: float) -> int:
+    """The span of time that an instant of the base lies in."""
+    span: int = min(int(ns * m.spans_per_ns[0]), m.spans.shape[1] - 2)
+    return span
+
+
+@helper
+def _position_at(m: MoveTables, device: int, ns: float) -> int:
+    """Position of the first op of a device that starts at `ns` or later."""
+    span = _span(m, ns)
+    low: int = m.spans[device, span]
+    end = m.spans[device, span + 1]
     while low < end:
         middle = (low + end) >> 1
         if m.ops[m.sequence[middle]].start_ns < ns:
@@ -54,7 +64,7 @@ def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
     reach_ns = 0.0
     for device in range(len(m.devices)):
         head, end = m.devices[device].head, m.devices[device].end
-        position = _position_at(m, head, end, cut_ns)
+        position = _position_at(m, device, cut_ns)
         m.devices[device].cut = position
         m.devices[device].waiting = position
         m.devices[device].heap_size = 0
@@ -138,7 +148,7 @@ def _use_channel(
         op = m.sequence[position]
         if m.ops[op].reach_ns <= cut_ns:
             break
-        for edge in range(m.ops[op].first_edge, m.ops[op + 1].first_edge):
+        for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
             target = m.ops[m.edges[edge].consumer].device
             if target != source and m.links[source, target].channel == channel:
                 free_ns = max(free_ns, m.edges[edge].arrival_ns)
@@ -153,7 +163,7 @@ def _see(m: MoveTables, op: int, cut_ns: float, cut: int) -> None:
     """Looks up what an op waits for at the cut, and since when the rest is there."""
     num_missing = 0
     arrived_ns = 0.0
-    for i in range(m.ops[op].first_input, m.ops[op + 1].first_input):
+    for i in range(m.ops[op].first_input, m.ops[op].end_input):
         if m.inputs[i].start_ns < cut_ns:
             arrived_ns = max(arrived_ns, m.inputs[i].arrival_ns)
         else:
@@ -420,7 +430,7 @@ def _try_move(
         node = m.ops[op]
         if node.moved != trial:
             continue
-        first_input, end_input = node.first_input, m.ops[op + 1].first_input
+        first_input, end_input = node.first_input, m.ops[op].end_input
         node.started = 0
         node.missing = end_input - first_input
         node.arrived_ns = 0.0
@@ -560,8 +570,8 @@ def _try_move(
             home = zero + node.device
             free = now + m.duration_ns[op, at.speed]
             at.free_ns = free
-            first_tensor, end_tensor = node.first_tensor, m.ops[op + 1].first_tensor
-            for edge in range(node.first_edge, m.ops[op + 1].first_edge):
+            first_tensor, end_tensor = node.first_tensor, m.ops[op].end_tensor
+            for edge in range(node.first_edge, m.ops[op].end_edge):
                 consumer = m.edges[edge].consumer
                 reader = m.ops[consumer]
                 consumer_moves = reader.moved == trial
@@ -650,6 +660,23 @@ def try_moves(
     return num_starts
 
 
+@helper
+def _index_starts(m: MoveTables) -> None:
+    """Notes where each span of time begins in the sequence of each device."""
+    num_devices, num_ends = m.spans.shape
+    last_ns = 1.0
+    for device in range(num_devices):
+        if m.devices[device].head < m.devices[device].end:
+            last_ns = max(last_ns, m.ops[m.sequence[m.devices[device].end - 1]].start_ns)
+    m.spans_per_ns[0] = (num_ends - 1) / (last_ns + 1.0)
+    for device in range(num_devices):
+        position, end = m.devices[device].head, m.devices[device].end
+        for span in range(num_ends):
+            while position < end and _span(m, m.ops[m.sequence[position]].start_ns) < span:
+                position += 1
+            m.spans[device, span] = position
+
+
 @jit
 def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
     """Works out what trials need to know of a base whose schedule has been recorded.
@@ -660,9 +687,9 @@ def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
         needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
     """
     m, recording = borrow(m), borrow(recording)
-    for op in range(len(m.ops) - 1):
+    for op in range(len(m.ops)):
         ready_ns, last_producer = 0.0, -1.0
-        for i in range(m.ops[op].first_input, m.ops[op + 1].first_input):
+        for i in range(m.ops[op].first_input, m.ops[op].end_input):
             start_ns = recording.start_ns[m.inputs[i].producer]
             arrival_ns = recording.arrival_ns[m.inputs[i].edge]
             m.inputs[i].start_ns = start_ns
@@ -682,7 +709,7 @@ def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
             start_ns = recording.start_ns[op]
             finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
             reach_ns = max(reach_ns, finish_ns)
-            for edge in range(m.ops[op].first_edge, m.ops[op + 1].first_edge):
+            for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
                 m.edges[edge].arrival_ns = recording.arrival_ns[edge]
                 reach_ns = max(reach_ns, recording.arrival_ns[edge])
             m.sequence[position] = op
@@ -691,3 +718,4 @@ def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
             m.ops[op].start_ns = start_ns
             m.ops[op].finish_ns = finish_ns
             m.ops[op].reach_ns = reach_ns
+    _index_starts(m)

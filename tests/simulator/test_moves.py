@@ -189,6 +189,35 @@ def test_full_runs_are_made_where_trials_take_longer() -> None:
     assert session._costs[0]._num_trials < 10
 
 
+@pytest.mark.parametrize("memory_bytes", [1e9, 150])
+def test_full_runs_equal_those_of_the_simulator(memory_bytes: float) -> None:
+    """Single ones and many, committed ones and those near a capacity; trials take over again."""
+    rng = np.random.default_rng(0)
+    graph = random_graph(60, rng)
+    simulator = Simulator(graph, example_cluster(3, memory_bytes=memory_bytes))
+    base = np.arange(60, dtype=np.int32) % 3
+    session = simulator.moves(base)
+    for cost in session._costs:  # as if trials had taken long
+        cost.learn(10**6, 0, 10)
+        cost._probe_after = 100
+    for _ in range(6):
+        ops = [rng.integers(60, size=rng.choice([1, 2, 5])) for _ in range(40)]
+        devices = rng.integers(3, size=40)
+        moved = np.repeat(base[None], 40, axis=0)
+        for row, moving, device in zip(moved, ops, devices, strict=True):
+            row[moving] = device
+        expected = simulator.evaluate(moved).step_time_seconds
+        assert_array_equal(session.try_moves(ops, devices), expected)
+        assert session.try_move(ops[7], int(devices[7])) == expected[7]
+        assert_array_equal(session.devices, base)
+        session.commit()
+        base = moved[7]
+        assert session.step_time_seconds == expected[7]
+        assert_array_equal(session.devices, base)
+    if memory_bytes == 1e9:
+        assert session._costs[1]._num_trials > 10
+
+
 def test_one_device_leaves_nothing_to_move() -> None:
     """A move to where an op is gives the step time of the base."""
     simulator = Simulator(graph(op("a", 1), op("b", 2, "^a")), example_cluster(1))
