@@ -11,9 +11,8 @@ import os
 import queue
 import statistics
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from placer.tf._devices import check_kernels
 from placer.tf._flatten import FlatGraph
 from placer.tf._placed import OUTSIDE, assign_devices, variables_of
 from placer.tf._program import load_program
+from placer.tf._steps import describe_error, hold_inputs, seconds_of
 
 _SCOPE = "placer_step"  # tells the ops of the graph from those inside its loops and branches
 
@@ -98,12 +98,12 @@ class ProgramRunner:
         """
         with self._session(request) as (session, nothing, targets):
             run, idle = session.make_callable(targets), session.make_callable([nothing])
-            warmup = tuple(_seconds(run) for _ in range(self._step.warmup))
+            warmup = tuple(seconds_of(run) for _ in range(self._step.warmup))
             tracer = None if request.traced is None else _Tracer(session, targets)
-            least = statistics.median(_seconds(idle) for _ in range(10 + self._step.steps))
+            least = statistics.median(seconds_of(idle) for _ in range(10 + self._step.steps))
             steps = []
             for _ in range(self._step.steps):  # by turns, so that both see the same machine
-                steps.append(_seconds(run) - least)
+                steps.append(seconds_of(run) - least)
                 if tracer is not None:
                     tracer.run()
         if tracer is not None:
@@ -120,7 +120,7 @@ class ProgramRunner:
         check_kernels(graph_def)
         if request.one_by_one:
             _chain(graph_def)
-        _hold_inputs(graph_def, self._values, self._step.inputs)
+        hold_inputs(graph_def, self._values, self._step.inputs)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(graph_def, name=_SCOPE)
             writes, feeds = self._writes(graph)
@@ -186,27 +186,6 @@ def _chain(graph_def: Any) -> None:
             node.input.append(f"^{before.name}")
 
 
-def _hold_inputs(graph_def: Any, values: Mapping[str, Any], inputs: Sequence[str]) -> None:
-    """Has each placeholder read a variable on its device.
-
-    What is fed to a session starts on the device of its target, and would be sent in each step.
-    """
-    nodes = {node.name: node for node in graph_def.node}
-    for name in inputs:
-        node = nodes[name]
-        handle = graph_def.node.add(name=f"{OUTSIDE}/{name}", op="VarHandleOp", device=node.device)
-        handle.attr["dtype"].type = node.attr["dtype"].type
-        for size in values[name].shape:
-            handle.attr["shape"].shape.dim.add(size=size)
-        handle.attr["shared_name"].s = handle.name.encode()
-        device, dtype = node.device, node.attr["dtype"].type
-        controls = [ref for ref in node.input if ref.startswith("^")]
-        node.Clear()
-        node.name, node.op, node.device = name, "ReadVariableOp", device
-        node.input.extend([handle.name, *controls])
-        node.attr["dtype"].type = dtype
-
-
 def op_times(step_stats: Any) -> dict[str, float]:
     """Seconds that each op of a traced step computed, by name.
 
@@ -231,21 +210,6 @@ def op_times(step_stats: Any) -> dict[str, float]:
     return {**launched, **on_streams}
 
 
-def _seconds(run: Any) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _describe(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = lines[0] if lines else ""
-    if first.startswith("From /job:") and len(lines) > 1:  # then the error of that server
-        first = f"{first} {lines[1]}"
-    return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
-
-
 def main() -> None:
     """Answers messages until its input ends."""
     replies = _wire.take_stdout()
@@ -265,7 +229,7 @@ def main() -> None:
         except PlacerError as error:
             reply = _wire.Failure(str(error))
         except Exception as error:  # whatever the step does
-            reply = _wire.Failure(_describe(error))
+            reply = _wire.Failure(describe_error(error))
         _wire.write_all(replies, _wire.frame(reply))
 
 

@@ -179,6 +179,19 @@ def test_a_worker_that_dies_is_named() -> None:
         placer.tf.profile(step, SQUARE, workers=workers, **BRIEF)
 
 
+def test_a_step_that_fails_says_where_and_why() -> None:
+    """Also if only a later step does."""
+    counter = tf.Variable(0.0)
+
+    def step(x):
+        count = counter.assign_add(1.0)
+        tf.debugging.Assert(count < 2.0, [count])
+        return count * x
+
+    with pytest.raises(PlacerError, match=r"on /job:localhost.*CPU:0 failed: .*assertion failed"):
+        placer.tf.profile(step, SQUARE, devices=["CPU:0"], **BRIEF)
+
+
 def test_a_device_that_workers_lack_is_refused() -> None:
     """It is found when the workers are asked."""
     with pytest.raises(UsageError, match="no device .*GPU:0"):
