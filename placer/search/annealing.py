@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from placer._draw import draw_choices
 from placer.problem import Problem, Progress, SearchResult
-from placer.search._ledger import Ledger
+from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.search._neighbours import Neighbours, uniforms
 from placer.search._walk import Walk
 
-_SAMPLED = 0.02  # part of the budget that tells what moves change, before anything is annealed
+_SAMPLES = 50  # moves uphill that tell the first temperature
 _ACCEPTED = 1e-3  # chance at first of the median of the moves uphill
 _COLDEST = 1e-2  # the last temperature over the first
 
@@ -33,11 +33,11 @@ def search(
     Kirkpatrick, Gelatt and Vecchi, *Optimization by simulated annealing*, Science 220, 1983: a
     move that costs `change` seconds is made with the chance ``exp(-change / temperature)``
     (Metropolis et al. 1953). The temperature falls geometrically as the budget is spent. The first
-    fiftieth of it samples moves, of which only those that help are made; the median of the others
-    and the chance that such a move is to have set the first temperature (Johnson et al.,
-    *Optimization by simulated annealing: part I*, Operations Research 37, 1989). That chance is
-    low, as a high temperature would forget a good `start`. From a feasible placement no infeasible
-    one is accepted; from an infeasible one, those that lack less memory are.
+    fifty moves uphill are samples and not made; their median and the chance that such a move is to
+    have set the first temperature (Johnson et al., *Optimization by simulated annealing: part I*,
+    Operations Research 37, 1989). That chance is low, as a high temperature would forget a good
+    `start`. From a feasible placement no infeasible
+    one is accepted; among infeasible ones the memory that they lack is annealed likewise.
 
     See :class:`placer.problem.Search` for arguments, result and errors.
     """
@@ -52,8 +52,9 @@ def search(
     rng = np.random.default_rng(seed)
     begin = draw_choices(problem, rng, 1)[0] if start is None else problem.check_start(start)
     walk, neighbours = Walk(ledger, begin), Neighbours(problem)
-    uphill: list[float] = []
-    hottest = 0.0
+    # seconds for feasible placements, bytes that are lacking for infeasible ones
+    uphill: tuple[list[float], list[float]] = ([], [])
+    hottest = [0.0, 0.0]
     for u, v, chance in uniforms(rng, 3):
         if not (ledger.left and neighbours.movable):
             break
@@ -61,13 +62,12 @@ def search(
         if change <= 0:
             walk.accept()
             continue
-        spent = ledger.spent
-        if spent < _SAMPLED or not (hottest or uphill):
-            if math.isfinite(change):
-                uphill.append(change)
+        if math.isinf(change):
             continue
-        if not hottest:
-            hottest = float(np.median(uphill)) / -math.log(_ACCEPTED)
-        if chance < math.exp(-change / (hottest * _COLDEST**spent)):
+        unit = int(walk.cost >= INFEASIBLE_COST)
+        if len(uphill[unit]) < _SAMPLES:
+            uphill[unit].append(change)
+            hottest[unit] = float(np.median(uphill[unit])) / -math.log(_ACCEPTED)
+        elif chance < math.exp(-change / (hottest[unit] * _COLDEST**ledger.spent)):
             walk.accept()
     return ledger.result()

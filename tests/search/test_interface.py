@@ -131,13 +131,14 @@ def test_progress_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in INEXACT if name != "random"])
 def test_searches_find_their_way_from_an_infeasible_start(name: str) -> None:
-    """Memory for 7 of 12 ops on each of two devices; all begin on one."""
-    problem = make_toy(12, memory_bytes=7e6 + 7e6)
+    """All ops are on one device, which has no memory for all; they end not far from the optimum."""
+    problem = make_toy(12, memory_bytes=14e6)
     start = np.zeros(12, np.int32)
     assert not problem.evaluate(start[None]).feasible[0]
-    result = find(name)(problem, evaluations=600, seed=0, start=start)
+    result = find(name)(problem, evaluations=1000, seed=0, start=start)
     assert np.isinf(result.best_so_far[0])
-    assert problem.evaluate(result.choices[None]).feasible[0]
+    best = problem.evaluate(all_choices(problem)).step_time_seconds.min()
+    assert problem.evaluate(result.choices[None]).step_time_seconds[0] <= 1.25 * best
 
 
 @pytest.mark.parametrize("name", NAMES)
