@@ -8,7 +8,7 @@
 
 from placer import tf as tf
 from placer.api import place
-from placer.cluster import Cluster, Device, Link
+from placer.cluster import Cluster, Device, Efficiency, Link
 from placer.errors import (
     ClusterError,
     FormatError,
@@ -30,6 +30,7 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "Device",
+    "Efficiency",
     "Evaluations",
     "FormatError",
     "GraphError",
