@@ -84,8 +84,14 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         step, specs = self.build_step()
         return placer.tf.read(step, *specs, name=self.workload)
 
-    def calibrate(self, workers: Sequence[str]) -> tuple[OpGraph, Cluster]:
+    def calibrate(
+        self, workers: Sequence[str], cluster: Cluster | None = None
+    ) -> tuple[OpGraph, Cluster]:
         """The graph with what its ops take on the devices, and the cluster that these are.
+
+        Args:
+            workers: Where they are.
+            cluster: What is known of the devices; None to describe them first.
 
         Raises:
             PlacerError: As ``placer.tf.profile`` and ``placer.tf.calibrate``.
@@ -93,7 +99,9 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         step, specs = self.build_step()
         where: dict[str, Any] = {"devices": self.devices or None, "workers": workers or None}
         graph = profile(step, *specs, **where)
-        return graph, calibrate([graph], Cluster.from_tensorflow(**where), **where)
+        if cluster is None:
+            cluster = Cluster.from_tensorflow(**where)
+        return graph, calibrate([graph], cluster, **where)
 
     @contextmanager
     def open_evaluator(

@@ -49,6 +49,8 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         op_overhead_seconds: Added to each op that does work.
         slots: How many ops run at once.
         efficiency: Fractions of the peaks by type or family of op; 1 for all others.
+        address: Where the worker listens that it stands for, as ``"host:port"``, if it stands for
+            one; no figure, so no part of the fingerprint.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     op_overhead_seconds: float = 0
     slots: int = 1
     efficiency: tuple[Efficiency, ...] = ()
+    address: str = ""
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -133,6 +136,23 @@ class Cluster:
     def device_names(self) -> tuple[str, ...]:
         """Names of the devices, by index."""
         return tuple(device.name for device in self.devices)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the workers of the devices listen, by index; empty where none says.
+
+        Raises:
+            ClusterError: Some say and others do not.
+        """
+        silent = [device.name for device in self.devices if not device.address]
+        if len(silent) == self.num_devices:
+            return ()
+        if silent:
+            raise ClusterError(
+                f"cluster {self.name!r}: device {silent[0]!r} has no address but others have one; "
+                "expected one for each"
+            )
+        return tuple(device.address for device in self.devices)
 
     @functools.cached_property
     def device_index(self) -> Mapping[str, int]:
@@ -316,7 +336,7 @@ def _channel_name(channel: str, source: str, target: str) -> str | None:
 
 def _figures(device: Device) -> tuple[object, ...]:
     """All that a device says; nothing of efficiency where it says nothing of it."""
-    *figures, efficiency = msgspec.structs.astuple(device)
+    *figures, efficiency, _ = msgspec.structs.astuple(device)
     said = tuple(msgspec.structs.astuple(entry) for entry in efficiency)
     return (*figures, said) if said else tuple(figures)
 

@@ -60,7 +60,9 @@ def op_seconds(graph: OpGraph, cluster: Cluster) -> NDArray[np.float64]:
         ClusterError: An op needs a rate that a device does not give.
     """
     columns: dict[Device, NDArray[np.float64]] = {}  # by what makes devices equally fast
-    specs = [replace(device, name="", memory_bytes=0, slots=1) for device in cluster.devices]
+    specs = [
+        replace(device, name="", memory_bytes=0, slots=1, address="") for device in cluster.devices
+    ]
     for spec, device in zip(specs, cluster.devices, strict=True):
         if spec not in columns:
             columns[spec] = _seconds_on(graph, device)

@@ -207,3 +207,16 @@ def test_impossible_efficiency_is_refused(efficiency, message: str) -> None:
     (device,) = _devices("gpu:0")
     with pytest.raises(ClusterError, match=message):
         Cluster("c", (replace(device, efficiency=efficiency),))
+
+
+def test_addresses_are_no_figures(tmp_path) -> None:
+    """They are in the file and not in the fingerprint; all devices have one or none has."""
+    plain = Cluster("c", (Device("a", "cpu"), Device("b", "cpu")), (Link(("a", "b"), 1e9),))
+    listed = replace(plain.devices[0], address="h:1"), replace(plain.devices[1], address="h:2")
+    there = Cluster("c", listed, plain.links)
+    there.save(tmp_path / "c.toml")
+    assert Cluster.load(tmp_path / "c.toml") == there
+    assert (plain.addresses, there.addresses) == ((), ("h:1", "h:2"))
+    assert plain.fingerprint == there.fingerprint
+    with pytest.raises(ClusterError, match="device 'b' has no address but others have one"):
+        _ = Cluster("c", (listed[0], plain.devices[1]), plain.links).addresses

@@ -23,7 +23,7 @@ from experiments.cli.measuring_options import (
     measuring_config,
     say_waiting,
 )
-from experiments.cli.options import ClusterOption, JsonOption
+from experiments.cli.options import ClusterOption, JsonOption, load_cluster
 from placer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def fidelity(
 ) -> None:
     """Compare simulated step times with measured ones, over many placements.
 
-    Without --graph and --cluster, the devices are calibrated and the ops profiled first. Given the
-    same folder again, it goes on where it stopped.
+    Without --graph, the ops are profiled and the devices calibrated first. Given the same folder
+    again, it goes on where it stopped.
     """
     from experiments.fidelity import (
         FidelityConfig,
@@ -80,10 +80,11 @@ def fidelity(
     from placer.problem import Problem
     from placer.simulator import Simulator
 
-    if (graph is None) != (cluster is None):
-        raise UsageError("give both --graph and --cluster, or neither to calibrate first")
+    if graph is not None and cluster is None:
+        raise UsageError("--graph needs the cluster that it was timed on: give --cluster")
+    given = None if cluster is None else load_cluster(cluster)
     measuring = measuring_config(
-        workload, size, workers, shares, devices, warmup, steps, seconds_limit
+        workload, size, workers, shares, devices, warmup, steps, seconds_limit, given
     )
     config = FidelityConfig("placer.fidelity/1", placements, seed, misses, measuring)
     folder = FidelityFolder(out)
@@ -92,11 +93,9 @@ def fidelity(
     with measuring.open_workers() as addresses:
 
         def make() -> tuple[OpGraph, Cluster]:
-            if graph is not None and cluster is not None:
-                from placer.cluster import Cluster
-
-                return OpGraph.load(graph), Cluster.load(cluster)
-            return measuring.calibrate(addresses)
+            if graph is not None and given is not None:
+                return OpGraph.load(graph), given
+            return measuring.calibrate(addresses, given)
 
         op_graph, where = folder.model(make)
         problem = Problem.build(op_graph, where)

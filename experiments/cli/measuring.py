@@ -58,7 +58,7 @@ def measure(
         raise UsageError("give either --placement or --placement-devices")
     terminal.load_tensorflow()
     config = measuring_config(
-        workload, size, workers, shares, devices, warmup, steps, seconds_limit
+        workload, size, workers, shares, devices, warmup, steps, seconds_limit, where
     )
     with (
         config.open_workers() as addresses,

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from experiments.measuring import MeasuringConfig
+    from placer.cluster import Cluster
 
 SizeOption = Annotated[
     list[str] | None,
@@ -22,7 +23,7 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         help="How many processes to start, or where 'placer worker' runs, with commas between; "
-        "otherwise the devices of this machine.",
+        "otherwise the addresses in the cluster file or, without, the devices of this machine.",
         metavar="N|HOST:PORT,...",
     ),
 ]
@@ -72,14 +73,17 @@ def measuring_config(
     warmup: int | None = None,
     steps: int | None = None,
     seconds_limit: float | None = None,
+    cluster: Cluster | None = None,
 ) -> MeasuringConfig:
-    """What the options say.
+    """What the options say, and where they do not say the workers, the addresses of the cluster.
 
     Raises:
         PlacerError: One is not what it should be.
     """
     from experiments.measuring import MeasuringConfig, parse_shares, parse_sizes
 
+    if workers is None and cluster is not None:
+        workers = ",".join(cluster.addresses)
     given: dict[str, Any] = {"warmup": warmup, "steps": steps, "seconds_limit": seconds_limit}
     return MeasuringConfig(
         workload,

@@ -128,7 +128,8 @@ def train(
     measuring = None
     given = size, workers, shares, devices, warmup, steps, seconds_limit
     if evaluator == "measured" and workload is not None:
-        measuring = measuring_config(workload, *given)
+        listed = None if cluster is None else load_cluster(cluster)
+        measuring = measuring_config(workload, *given, cluster=listed)
         if order == "priority":
             raise UsageError("--order priority: TensorFlow's own order is what is measured: fifo")
     elif evaluator == "measured" and not resume:

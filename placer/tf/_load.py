@@ -17,7 +17,8 @@ class CpuTimes:
 
     Attributes:
         all_seconds: Seconds of all cores, idle or not.
-        busy_seconds: Seconds in which they ran something, or the host of a virtual machine did.
+        busy_seconds: Seconds in which they ran processes, or the host of a virtual machine did.
+            Interrupts are left out: what workers send each other causes them too.
         own_seconds: Seconds in which they ran each of the processes asked about.
     """
 
@@ -35,13 +36,15 @@ def read_cpu_times(own: Iterable[int]) -> CpuTimes | None:
     try:
         ticks = os.sysconf("SC_CLK_TCK")
         line = (_PROC / "stat").read_text().partition("\n")[0].split()
-        # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already
-        figures = [int(figure) / ticks for figure in line[1:9]]
+        # guests, which come after these, are in user already
+        user, nice, system, idle, iowait, irq, softirq, steal = (
+            int(figure) / ticks for figure in line[1:9]
+        )
         used = {pid: seconds for pid in own if (seconds := _seconds_of(pid, ticks)) is not None}
     except (OSError, ValueError):
         return None
-    idle = figures[3] + figures[4]
-    return CpuTimes(sum(figures), sum(figures) - idle, used)
+    busy = user + nice + system + steal
+    return CpuTimes(busy + idle + iowait + irq + softirq, busy, used)
 
 
 def _seconds_of(pid: int, ticks: int) -> float | None:

@@ -19,7 +19,7 @@ import msgspec
 from experiments import terminal
 from experiments.cli import app
 from experiments.tables import format_seconds
-from tests.benchmarks.measured import SETTINGS, Setting
+from tests.benchmarks.measured import PATIENCE_SECONDS, SETTINGS, Setting
 from tests.benchmarks.measuring import Criterion, Report, Table
 from tests.benchmarks.simulator import rewrite
 
@@ -88,7 +88,7 @@ def command(subject: Subject, setting: Setting, placements: int, folder: Path) -
         *("--shares", ",".join(map(str, setting.shares))),
         *(f"--size={name}={value}" for name, value in subject.sizes.items()),
         *("--placements", str(placements), "--warmup", "2", "--steps", str(subject.steps)),
-        *("--out", str(folder)),
+        *("--patience", str(PATIENCE_SECONDS), "--out", str(folder)),
     ]
 
 

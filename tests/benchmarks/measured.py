@@ -28,6 +28,7 @@ from placer.tf import Measurement
 from tests.benchmarks.measuring import Criterion, Table, criteria_table, describe_machine
 
 REPETITIONS = 5
+PATIENCE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def learn(setting: Setting, config: MeasuringConfig, folder: Path, evaluations: 
         *("--graph", folder / "graph.json.gz", "--cluster", folder / "cluster.toml"),
         *("--workers", config.workers, "--shares", ",".join(map(str, setting.shares))),
         *("--steps", config.steps, "--evaluations", evaluations, "--resume", "--out", run.path),
+        *("--patience", PATIENCE_SECONDS),
     ]
     print("placer", *command, flush=True)
     app([str(word) for word in command], standalone_mode=False)
@@ -75,7 +77,7 @@ def repeat(config: MeasuringConfig, run: RunFolder) -> dict[str, list[Measuremen
     cluster = run.read_cluster()
     with (
         config.open_workers() as workers,
-        config.open_evaluator(cluster, workers, patience_seconds=60) as evaluator,
+        config.open_evaluator(cluster, workers, patience_seconds=PATIENCE_SECONDS) as evaluator,
     ):
         learned = Placement.load(run.placement, run.read_graph(), cluster)
         placements = {

@@ -37,8 +37,8 @@ def _cluster(folder) -> None:
     (folder / "one.toml").write_text(CLUSTER)
 
 
-def test_measures_on_a_worker_that_is_served(placer) -> None:
-    """It prints where it is, and ends when interrupted; the result is one JSON document."""
+def test_measures_on_a_worker_that_is_served(placer, folder) -> None:
+    """It prints where it is, the cluster file says it, and it ends when interrupted."""
     root = Path(__file__).parents[2]
     # a shell has what it runs in the background ignore interrupts
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -51,7 +51,9 @@ def test_measures_on_a_worker_that_is_served(placer) -> None:
     ) as process:
         try:
             address = process.stdout.readline().strip()
-            on = ("--cluster", "one.toml", "--placement-devices", "cpu:0", "--workers", address)
+            listed = CLUSTER.replace('kind = "cpu"', f'kind = "cpu"\naddress = "{address}"')
+            (folder / "hosts.toml").write_text(listed)
+            on = ("--cluster", "hosts.toml", "--placement-devices", "cpu:0")
             result = placer(*RNNLM, *on, "--steps", "2", "--json")
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130
