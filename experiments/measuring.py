@@ -98,7 +98,7 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """
         step, specs = self.build_step()
         where: dict[str, Any] = {"devices": self.devices or None, "workers": workers or None}
-        graph = profile(step, *specs, **where)
+        graph = profile(step, *specs, **where, name=self.workload)
         if cluster is None:
             cluster = Cluster.from_tensorflow(**where)
         return graph, calibrate([graph], cluster, **where)

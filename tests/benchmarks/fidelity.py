@@ -49,18 +49,18 @@ SUBJECTS = (
     Subject("branches", {"batch_size": 512, "num_units": 512}),
     Subject(
         "rnnlm",
-        {"batch_size": 64, "num_steps": 4, "num_units": 512, "vocabulary": 2000},
+        {"batch_size": 64, "num_steps": 4, "num_units": 256, "vocabulary": 2000},
     ),
     Subject(
         "nmt",
-        {"batch_size": 64, "num_steps": 3, "num_layers": 1, "num_units": 512, "vocabulary": 2000},
+        {"batch_size": 64, "num_steps": 3, "num_layers": 1, "num_units": 256, "vocabulary": 2000},
     ),
     Subject(
         "transformer",
         {
             "batch_size": 4,
             "num_positions": 64,
-            "num_layers": 2,
+            "num_layers": 1,
             "num_units": 256,
             "num_heads": 4,
             "vocabulary": 2000,
@@ -166,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", action="store_true", help="rewrite docs/fidelity.md")
     options = parser.parse_args(arguments)
     terminal.load_tensorflow()
-    for setting in SETTINGS:
-        for subject in SUBJECTS:
+    for subject in SUBJECTS:
+        for setting in SETTINGS:
             folder = options.out / f"{subject.workload}-{setting.name}"
             if not options.only or folder.name in options.only:
                 words = command(subject, setting, options.placements, folder)

@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.measured --out DIR``: two worker processes of this machine, a core each,
 first equal, then with one that may run half of the time. For each, the devices are calibrated,
 ``placer train --evaluator measured`` learns, and the placement that it learned is measured in turn
-with each device alone. Given the same folder again, it goes on where it stopped. It takes about
-12 minutes in all on a machine that has nothing else to do.
+with each device alone. Given the same folder again, it goes on where it stopped. It takes
+minutes, on a machine that has nothing else to do.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs it; returns 1 where a criterion does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for all of it")
-    parser.add_argument("--evaluations", type=int, default=80, help="measured placements")
-    parser.add_argument("--steps", type=int, default=7, help="steps of each measurement")
+    parser.add_argument("--evaluations", type=int, default=60, help="measured placements")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each measurement")
     parser.add_argument("--num-units", type=int, default=1024, help="width of the model")
     options = parser.parse_args(arguments)
     terminal.load_tensorflow()
