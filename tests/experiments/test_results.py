@@ -1,0 +1,50 @@
+"""The page of results: every method in every setting, and what the paper has beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments import comparison, results
+from experiments.comparison import Comparison
+from experiments.journal import Journal
+from experiments.summaries import MethodSummary, summarize
+from placer.cluster import preset_clusters
+from placer.graph import bundled_graphs
+from tests.experiments.builders import cluster, graph
+
+
+@pytest.fixture(scope="module")
+def summaries() -> list[MethodSummary]:
+    """Two methods in both orders."""
+    methods = ("single_device", "expert", "random")
+    asked = Comparison([graph()], [cluster()], methods, (60,), 2, ("fifo", "priority"))
+    return summarize(asked.sort(comparison.compare(asked, Journal())))
+
+
+def test_every_method_has_a_row(summaries) -> None:
+    """Both orders side by side; as many cells as the header has."""
+    text = results.page(summaries)
+    lines = text[text.index("### `chains` on `pair`") :].splitlines()
+    assert lines[2].startswith("No placement takes less than ")
+    rows = {line.split("|")[1].strip(): line for line in lines[6:] if line}
+    assert list(rows) == ["`single_device`", "`expert`", "`random`"]
+    assert {line.count("|") for line in lines[4:] if line} == {11}
+    assert text.count("**") % 2 == 0
+    assert "infeasible" in rows["`expert`"]
+
+
+def test_ratios_by_hand() -> None:
+    """4.99 s over 4.04 s; without one GPU's, no ratio to it."""
+    assert results._figures(None, 4.99, 4.04) == ["-", "4.99 s", "4.04 s", "1.24x", "-"]
+    assert results._figures(1.57, 3.81, 1.57) == ["1.57 s", "3.81 s", "1.57 s", "2.43x", "1.00x"]
+    assert results._figures(2.0, 1.0, float("nan"))[3:] == ["-", "-"]
+
+
+def test_what_is_published_can_be_compared() -> None:
+    """Each row names a graph and a cluster of ours that the page has, and only faster placements."""
+    for row in results.PUBLISHED:
+        assert row.workload in bundled_graphs()
+        assert row.cluster in results.CLUSTERS
+        assert row.learned is None or row.learned <= row.expert
+    assert set(results.CLUSTERS) <= set(preset_clusters())
+    assert results.PICTURED in results.CLUSTERS
