@@ -46,7 +46,8 @@ _OP = np.dtype(
         ("colocated_with", "u4"),  # first op of its colocation group, or itself
         ("group_size", "u4"),  # of the colocation group that begins with this op
         ("group_count", "u4"),  # how many of it move; zero between trials
-    ]
+    ],
+    align=True,
 )
 _EDGE = np.dtype([("consumer", "u4"), ("slot", "u4"), ("arrival_ns", "f8")])
 _INPUT = np.dtype([("edge", "u4"), ("producer", "u4"), ("start_ns", "f8"), ("arrival_ns", "f8")])
@@ -60,8 +61,8 @@ _DEVICE = np.dtype(
         ("waiting", "i4"),  # first position that was ready at the cut and has not started
         ("candidate", "u4"),  # op that starts next
         ("source", "i4"),  # where it waits
-        ("heap_head", "i4"),
-        ("heap_size", "i4"),
+        ("heap_head", "i8"),
+        ("heap_size", "i8"),
         ("line_head", "i4"),
         ("line_end", "i4"),
         ("speed", "u4"),  # column of the durations

@@ -20,8 +20,8 @@ import numpy as np
 
 from placer._kernels.heaps import pop_event, push_event
 from placer._kernels.jit import borrow, helper, jit, subroutine
-from placer._move_tables import Indices, MoveTables
-from placer._tables import Floats, Recording
+from placer._move_tables import Indices, MoveTables, Records
+from placer._tables import Bools, Floats, Recording
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
@@ -159,19 +159,19 @@ def _use_channel(
 
 
 @helper
-def _see(m: MoveTables, op: int, cut_ns: float, cut: int) -> None:
+def _see(nodes: Records, inputs: Records, op: int, cut_ns: float, cut: int) -> None:
     """Looks up what an op waits for at the cut, and since when the rest is there."""
     num_missing = 0
     arrived_ns = 0.0
-    for i in range(m.ops[op].first_input, m.ops[op].end_input):
-        if m.inputs[i].start_ns < cut_ns:
-            arrived_ns = max(arrived_ns, m.inputs[i].arrival_ns)
+    for i in range(nodes[op].first_input, nodes[op].end_input):
+        if inputs[i].start_ns < cut_ns:
+            arrived_ns = max(arrived_ns, inputs[i].arrival_ns)
         else:
             num_missing += 1
-    m.ops[op].seen = cut
-    m.ops[op].missing = num_missing
-    m.ops[op].arrived_ns = arrived_ns
-    m.ops[op].base_arrived_ns = arrived_ns
+    nodes[op].seen = cut
+    nodes[op].missing = num_missing
+    nodes[op].arrived_ns = arrived_ns
+    nodes[op].base_arrived_ns = arrived_ns
 
 
 @helper
@@ -209,9 +209,9 @@ def _has_converged(
 
 
 @helper
-def _was_ready_at_cut(m: MoveTables, op: int, cut_ns: float, trial: int) -> bool:
+def _was_ready_at_cut(nodes: Records, op: int, cut_ns: float, trial: int) -> bool:
     """Whether an op that has not started was ready, or about to get so, at the cut."""
-    was_ready: bool = m.ops[op].last_producer_ns < cut_ns and m.ops[op].moved != trial
+    was_ready: bool = nodes[op].last_producer_ns < cut_ns and nodes[op].moved != trial
     return was_ready
 
 
@@ -219,22 +219,23 @@ def _was_ready_at_cut(m: MoveTables, op: int, cut_ns: float, trial: int) -> bool
 def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
     """Whether what is queued will start in the order of the base."""
     copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
+    zero = int(np.int64(0))  # callees would be compiled once more for a literal
     for device in range(len(m.devices)):
         here = m.devices[device]
         # all that got ready since the cut, in the order in which it will start
-        size = 0
+        size = zero
         for i in range(here.heap_size):
             copy_ns[size] = m.heap_ns[_QUEUE, here.heap_head + i]
             copy_op[size] = m.heap_op[_QUEUE, here.heap_head + i]
             size += 1
         for i in range(here.line_head, here.line_end):
             op = m.line[i]
-            push_event(copy_ns, copy_op, 0, size, m.ops[op].arrived_ns, op)
+            push_event(copy_ns, copy_op, zero, size, m.ops[op].arrived_ns, op)
             size += 1
         waiting, last = here.waiting, -1
         while size > 0:
             ns = copy_ns[0]
-            op = pop_event(copy_ns, copy_op, 0, size)
+            op = pop_event(copy_ns, copy_op, zero, size)
             size -= 1
             if m.ops[op].moved == trial:
                 continue
@@ -247,7 +248,7 @@ def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
                 other = m.sequence[waiting]
                 other_ns = m.ops[other].ready_ns
                 if (other_ns > ns or (other_ns == ns and other > op)) and _was_ready_at_cut(
-                    m, other, cut_ns, trial
+                    m.ops, other, cut_ns, trial
                 ):
                     return False
                 waiting += 1
@@ -258,65 +259,67 @@ def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
                 other_ns = m.ops[other].ready_ns
                 if other_ns > ns or (other_ns == ns and other > op):
                     break
-                if _was_ready_at_cut(m, other, cut_ns, trial):
+                if _was_ready_at_cut(m.ops, other, cut_ns, trial):
                     return False
                 behind += 1
     return True
 
 
 @helper
-def _may_move(m: MoveTables, ops: Indices, device: int) -> bool:
+def _may_move(nodes: Records, allowed: Bools, ops: Indices, device: int) -> bool:
     """Whether all ops may be on a device, with all of their colocation groups."""
     for op in ops:
-        m.ops[m.ops[op].colocated_with].group_count += 1
+        nodes[nodes[op].colocated_with].group_count += 1
     may_move = True
     for op in ops:
-        first = m.ops[op].colocated_with
-        is_whole = m.ops[first].group_count == m.ops[first].group_size
-        stays = m.ops[op].device == device
-        may_move = may_move and m.allowed[op, device] and (is_whole or stays)
+        first = nodes[op].colocated_with
+        is_whole = nodes[first].group_count == nodes[first].group_size
+        stays = nodes[op].device == device
+        may_move = may_move and allowed[op, device] and (is_whole or stays)
     for op in ops:
-        m.ops[m.ops[op].colocated_with].group_count = 0
+        nodes[nodes[op].colocated_with].group_count = 0
     return may_move
 
 
 @helper
-def _surely_fits(m: MoveTables, ops: Indices, device: int, trial: int) -> bool:
+def _surely_fits(nodes: Records, devices: Records, ops: Indices, device: int, trial: int) -> bool:
     """Whether memory suffices even if nothing is freed.
 
     Elsewhere a move takes no more than before: where an op was, a copy of its outputs may come, in
     place of the outputs.
     """
-    needed = m.devices[device].needed_bytes
+    needed = devices[device].needed_bytes
     for op in ops:
-        if m.ops[op].moved == trial:
-            needed += m.ops[op].most_bytes
-    fits: bool = needed <= m.devices[device].certain_bytes
+        if nodes[op].moved == trial:
+            needed += nodes[op].most_bytes
+    fits: bool = needed <= devices[device].certain_bytes
     return fits
 
 
 @helper
-def _is_queued(m: MoveTables, op: int, trial: int) -> bool:
+def _is_queued(nodes: Records, op: int, trial: int) -> bool:
     """Whether a moved op is ready, or about to get so, and has not started."""
-    queued: bool = m.ops[op].moved == trial and m.ops[op].missing == 0 and m.ops[op].started == 0
+    queued: bool = nodes[op].moved == trial and nodes[op].missing == 0 and nodes[op].started == 0
     return queued
 
 
 @helper
-def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
+def _turn(
+    nodes: Records, sequence: Indices, devices: Records, op: int, device: int, ns: float
+) -> float:
     """When an op that gets ready at `ns` would start on a device of the base."""
-    head = low = m.devices[device].head
-    end = m.devices[device].end
+    head = low = devices[device].head
+    end = devices[device].end
     while low < end:
         middle = (low + end) >> 1
-        other = m.sequence[middle]
-        other_ns = m.ops[other].ready_ns
+        other = sequence[middle]
+        other_ns = nodes[other].ready_ns
         if other_ns < ns or (other_ns == ns and other < op):
             low = middle + 1
         else:
             end = middle
     if low > head:
-        ns = max(ns, m.ops[m.sequence[low - 1]].finish_ns)
+        ns = max(ns, nodes[sequence[low - 1]].finish_ns)
     return ns
 
 
@@ -330,15 +333,17 @@ def _next_cut(
         cut_ns = m.heap_ns[_DISTURBED, 0]
     if num_queued > 0:
         for op in ops:
-            if _is_queued(m, op, trial):
-                cut_ns = min(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
+            if _is_queued(m.ops, op, trial):
+                cut_ns = min(
+                    cut_ns, _turn(m.ops, m.sequence, m.devices, op, device, m.ops[op].arrived_ns)
+                )
     return cut_ns
 
 
 @helper
-def _has_time_of_base(m: MoveTables, op: int, trial: int) -> bool:
+def _has_time_of_base(nodes: Records, op: int, trial: int) -> bool:
     """Whether an op that got ready since the cut did so when it does in the base."""
-    same: bool = m.ops[op].moved == trial or m.ops[op].arrived_ns == m.ops[op].base_arrived_ns
+    same: bool = nodes[op].moved == trial or nodes[op].arrived_ns == nodes[op].base_arrived_ns
     return same
 
 
@@ -353,7 +358,7 @@ def _can_wait(
     """
     is_one_waiting = False
     for op in ops:
-        if _is_queued(m, op, trial) and m.ops[op].arrived_ns <= now:
+        if _is_queued(m.ops, op, trial) and m.ops[op].arrived_ns <= now:
             is_one_waiting = True
     if not is_one_waiting:
         return True
@@ -361,18 +366,18 @@ def _can_wait(
     can_wait = late == 0.0
     for i in range(here.heap_size):
         op = m.heap_op[_QUEUE, here.heap_head + i]
-        can_wait = can_wait and _has_time_of_base(m, op, trial)
+        can_wait = can_wait and _has_time_of_base(m.ops, op, trial)
     for i in range(here.line_head, here.line_end):
-        can_wait = can_wait and _has_time_of_base(m, m.line[i], trial)
+        can_wait = can_wait and _has_time_of_base(m.ops, m.line[i], trial)
     return can_wait
 
 
 @subroutine
-def _set_back(m: MoveTables, ops: Indices, trial: int, late: float) -> None:
+def _set_back(nodes: Records, ops: Indices, trial: int, late: float) -> None:
     """Sets the clock back for what moved ops have received."""
     for op in ops:
-        if m.ops[op].moved == trial:
-            m.ops[op].arrived_ns -= late
+        if nodes[op].moved == trial:
+            nodes[op].arrived_ns -= late
 
 
 @subroutine
@@ -407,7 +412,7 @@ def _try_move(
     num_devices = len(m.devices)
     zero = int(np.int64(0))  # callees would be compiled once more for a literal
 
-    if not _may_move(m, ops, device):
+    if not _may_move(m.ops, m.allowed, ops, device):
         return np.inf, 0
     if max(m.counters[_TRIALS], m.counters[_CUTS]) > _MOST_STAMPS:
         _forget_stamps(m)
@@ -420,7 +425,7 @@ def _try_move(
             num_moving += 1
     if num_moving == 0:
         return step_ns, 0
-    if not _surely_fits(m, ops, device, trial):
+    if not _surely_fits(m.ops, m.devices, ops, device, trial):
         return UNKNOWN, 0
 
     # what makes a difference: the moved ops, and those that send them something, by start
@@ -462,7 +467,7 @@ def _try_move(
             _find_candidate(m, other, cut_ns, reach_ns, trial)
         if num_queued > 0:
             for op in ops:
-                if _is_queued(m, op, trial):
+                if _is_queued(m.ops, op, trial):
                     _enqueue(m, device, op, m.ops[op].arrived_ns)
 
         num_seen = num_used = zero
@@ -506,7 +511,7 @@ def _try_move(
                     num_disturbed -= 1
                     if m.ops[passed].moved == trial:
                         num_passed += 1
-                num_waiting = 0
+                num_waiting = zero
                 for i in range(num_seen):
                     if m.ops[m.seen[i]].started != cut:
                         m.seen[num_waiting] = m.seen[i]
@@ -522,13 +527,13 @@ def _try_move(
                     if num_disturbed == 0 and num_moved == num_moving:
                         return step_ns + shift + late, num_starts
                     if _can_wait(m, ops, device, trial, now, late):
-                        _set_back(m, ops, trial, late)
+                        _set_back(m.ops, ops, trial, late)
                         next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
                             cut_ns = next_ns
                             shift += late
                             break
-                        _set_back(m, ops, trial, -late)
+                        _set_back(m.ops, ops, trial, -late)
             if num_starts >= most_starts:
                 return UNKNOWN, num_starts
             num_starts += 1
@@ -608,7 +613,7 @@ def _try_move(
                         m.sent[sent].by = this_start
                         m.sent[sent].arrival_ns = arrival
                 if not consumer_moves and reader.seen != cut:
-                    _see(m, consumer, cut_ns, cut)
+                    _see(m.ops, m.inputs, consumer, cut_ns, cut)
                     m.seen[num_seen] = consumer
                     num_seen += 1
                 num_missing = reader.missing - 1
