@@ -48,7 +48,8 @@ class Neighbours:
         devices, adjacent, here = self.devices[group], self.adjacent[group], choices[group]
         near, v = v < _NEAR, v / _NEAR if v < _NEAR else (v - _NEAR) / (1 - _NEAR)
         if near and adjacent:
-            device = int(choices[adjacent[int(v * len(adjacent))]])
+            which, v = divmod(v * len(adjacent), 1)
+            device = int(choices[adjacent[int(which)]])
             if device != here and device in devices:
                 return group, device
         device = devices[int(v * (len(devices) - 1))]
