@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,23 +87,18 @@ class Tasks:
             problem: The problem.
             allowed: Devices each group may go to, ``[num_groups, num_devices]``.
         """
-        cluster = problem.cluster
         producers, consumers, sizes = group_edges(problem)
         forward = producers < consumers
         numbers = np.arange(problem.num_groups, dtype=np.int32)
-        return cls(
+        return replace(
+            cls.of_ops(problem),
             seconds=group_seconds(problem),
             order=numbers,
             producers=producers[forward],
             consumers=consumers[forward],
             bytes=sizes[forward],
-            latency_seconds=cluster.latency_seconds,
-            bandwidth=cluster.bandwidth,
-            slots=tuple(device.slots for device in cluster.devices),
-            memory_bytes=memory_bytes(problem),
             group_of_task=numbers,
             allowed=allowed,
-            kept_bytes=kept_bytes(problem),
         )
 
     @property

@@ -49,7 +49,8 @@ def favourite_children(tasks: Tasks) -> NDArray[np.int32]:
     The relaxation of Hanen and Munier's program for devices without end: the least makespan where
     an edge costs its transfer unless it leads to the favourite, one at most from and to each task.
     Of an edge's figure from 0, the favourite, to 1, what is below one half is 0; there is at most
-    one such edge from and to each task. Solved by the simplex method of OR-tools (GLOP).
+    one such edge from and to each task. Solved by the simplex method of
+    OR-tools (GLOP).
 
     Args:
         tasks: The tasks, which count by their least seconds; transfers by their mean.
@@ -75,6 +76,8 @@ def favourite_children(tasks: Tasks) -> NDArray[np.int32]:
             at = np.flatnonzero(ends == task).tolist()
             solver.Add(sum(apart[edge] for edge in at) >= len(at) - 1)
     solver.Minimize(makespan)
+    # two to four times as fast here as the primal simplex
+    solver.SetSolverSpecificParametersAsString("use_dual_simplex: true")
     if solver.Solve() != pywraplp.Solver.OPTIMAL:
         raise PlacerError("m_sct found no favourite children: its linear program was not solved")
     favourites = np.full(len(seconds), -1, np.int32)

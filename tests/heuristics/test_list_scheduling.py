@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,9 +168,7 @@ def test_optimistic_costs_keep_a_group_together_and_off_forbidden_devices() -> N
 def _with(
     tasks: Tasks, *, group_of_task: Sequence[int], allowed: Sequence[Sequence[bool]]
 ) -> Tasks:
-    import dataclasses
-
-    return dataclasses.replace(
+    return replace(
         tasks,
         group_of_task=np.array(group_of_task, np.int32),
         allowed=np.array(allowed),
