@@ -83,7 +83,7 @@ TOPCUOGLU = _tasks(
     },
 )
 
-# Arabnejad and Barbosa (2014), figure 2: ten tasks on three processors.
+# The example of Arabnejad and Barbosa (2014): ten tasks on three processors.
 ARABNEJAD = _tasks(
     [
         (22, 21, 36),
@@ -132,7 +132,7 @@ def test_heft_s_schedule_is_that_of_the_paper() -> None:
 
 
 def test_optimistic_costs_are_those_of_the_paper() -> None:
-    """Table 1 of Arabnejad and Barbosa (2014)."""
+    """The table of Arabnejad and Barbosa (2014) for their example."""
     assert optimistic_costs(ARABNEJAD).tolist() == [
         [64, 68, 86],
         [42, 39, 42],
@@ -148,7 +148,7 @@ def test_optimistic_costs_are_those_of_the_paper() -> None:
 
 
 def test_peft_s_schedule_is_that_of_the_paper() -> None:
-    """Figure 3 of Arabnejad and Barbosa (2014): 122, where HEFT needs 133."""
+    """The schedule of Arabnejad and Barbosa (2014): 122, where HEFT needs 133."""
     table = optimistic_costs(ARABNEJAD)
     result = schedule(ARABNEJAD, mean_costs(ARABNEJAD, table), lookahead=table)
     assert result.device_of_group.tolist() == [0, 0, 0, 0, 2, 1, 0, 1, 2, 1]
@@ -216,6 +216,12 @@ def test_etf_takes_what_can_start_first() -> None:
     result = schedule_earliest(tasks)
     assert result.device_of_group.tolist() == [0, 0, 1, 1]
     assert result.start_seconds.tolist() == [0, 2, 5, 0]
+
+
+def test_etf_breaks_ties_by_the_static_level() -> None:
+    """Of two tasks that can start at once, that with a long one behind it chooses first."""
+    result = schedule_earliest(_equal([1, 1, 5], {(1, 2): 9}))
+    assert result.device_of_group.tolist() == [1, 0, 0]
 
 
 # a (2 s) sends 10 bytes to f and 1 to x; e (3 s) sends 1 byte to f
