@@ -3,7 +3,7 @@
 Annealing tries its moves through the simulator's session for moves. Here it also runs with an
 evaluator that has none, so that each move is a full simulation of a placement; both must accept the
 same moves. ``docs/searches.md`` shows the figures; ``--write`` puts them there. It
-takes some three minutes and wants a machine that does nothing else.
+takes some eight minutes and wants a machine that does nothing else.
 """
 
 from __future__ import annotations
