@@ -100,18 +100,18 @@ def plot_panels(panels: Sequence[Panel], path: Path, against: Against) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(found.method for panel in panels for found in panel.methods))
-    num_columns = min(len(panels), _MOST_COLUMNS)
+    num_columns = 2 if len(panels) == 4 else min(len(panels), _MOST_COLUMNS)
     num_rows = -(-len(panels) // num_columns)
     num_legend_columns = 2 + num_columns * 2
     legend_height = 0.5 + 0.22 * -(-(len(names) + 1) // num_legend_columns)
     with style():
         size = (max(6.4, 5.2 * num_columns), 3.9 * num_rows + legend_height)
         figure = Figure(figsize=size, layout="constrained")
-        all_axes = figure.subplots(num_rows, num_columns, squeeze=False).flat
+        all_axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
         handles: dict[str, Line2D] = {}
         for axes, panel in zip(all_axes, panels, strict=False):
             handles |= _draw_panel(axes, panel, against, names)
-        for axes in list(all_axes)[len(panels) :]:
+        for axes in all_axes[len(panels) :]:
             axes.set_visible(False)
         figure.legend(
             [handles[name] for name in (*names, BOUND) if name in handles],

@@ -119,7 +119,8 @@ placer compare rnnlm --cluster k80x4 --methods annealing --evaluations {EVALUATI
 Step times are [simulated](simulator.md). A search starts from the best heuristic with its seed; what is shown is the best
 placement that it evaluated itself, so a search may be worse than a heuristic. *Bound* is a step time that no placement
 can beat; the gap is how much longer than that the best step takes. The interval reaches from the least to the greatest
-over seeds. Seconds are those of the method itself, median over seeds.
+over seeds. Seconds are those of the method itself, median over seeds; those of `reinforce` and `colocrl`
+include TensorFlow's compiling.
 
 ![Best step time against evaluations on {PICTURED}: median and range of {NUM_SEEDS} seeds](results-evaluations.png)
 

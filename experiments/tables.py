@@ -97,7 +97,7 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> Table:
             f"{row.speedup:.2f}x" if math.isfinite(row.speedup) else "",
             f"{row.gap:.1%}" if math.isfinite(row.gap) else "",
             format_seconds(row.seconds),
-            row.found_by or "",
+            (row.found_by or "").removeprefix(row.method).removeprefix(":"),
         )
         for row in summaries
     ]
@@ -107,7 +107,7 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> Table:
         "gap of the best to a lower bound)",
         (
             *(*columns, ">evaluations", ">seeds", ">best", ">median", "interval"),
-            *(">speedup", ">gap", ">seconds", "best found by"),
+            *(">speedup", ">gap", ">seconds", "found by"),
         ),
         rows,
     )

@@ -109,6 +109,17 @@ def test_pictures_are_written(compared, tmp_path: Path, against) -> None:
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+def test_there_are_as_many_axes_as_panels(compared, tmp_path: Path, monkeypatch) -> None:
+    """Places of the grid without a panel stay empty."""
+    _, _, panels = compared
+    figures = []
+    monkeypatch.setattr(comparison_plots, "save_figure", lambda figure, _: figures.append(figure))
+    for number in (1, 4, 5):
+        plot_panels(panels * number, tmp_path / "a.png", "seconds")
+        assert sum(axes.get_visible() for axes in figures[-1].axes) == number
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_to_draw(tmp_path: Path) -> None:
     plot_panels([], tmp_path / "none.png", "evaluations")
     assert not list(tmp_path.iterdir())
