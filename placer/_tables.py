@@ -20,9 +20,15 @@ from placer.placement import Order
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+Indices = NDArray[np.uint32]  # compiled code need not look whether one is negative
+Keys = NDArray[np.int64]
 
 MOST_SECONDS = 2.0**53 / 1e9
 """About 104 days: up to here, sums of nanoseconds are exact."""
+
+_KEY_BITS = 62
+NEVER = 1 << _KEY_BITS
+"""The key of what does not happen; the time in it is later than all."""
 
 NUM_SUMS = 4
 """Sums that the start-order engine keeps apart, as one would wait for its last addition."""
@@ -38,13 +44,13 @@ class Tables(NamedTuple):
     edge of each transfer then comes in the order in which the transfers enter their channels.
     """
 
-    edge_offsets: Ints  # [num_ops + 1] first edge from each op
-    edge_consumer: Ints  # [num_edges]
-    edge_slot: Ints  # [num_edges]
-    input_offsets: Ints  # [num_ops + 1] into input_edges
-    input_edges: Ints  # [num_data_edges] edges that bring each op a tensor
+    edge_offsets: Indices  # [num_ops + 1] first edge from each op
+    edge_consumer: Indices  # [num_edges]
+    edge_slot: Indices  # [num_edges]
+    input_offsets: Indices  # [num_ops + 1] into input_edges
+    input_edges: Indices  # [num_data_edges] edges that bring each op a tensor
     num_inputs: Ints  # [num_ops] edges into each op, control edges included
-    output_offsets: Ints  # [num_ops + 1] into tensor_bytes
+    output_offsets: Indices  # [num_ops + 1] into tensor_bytes
     tensor_bytes: Floats  # [num_tensors]
     parameter_bytes: Floats  # [num_ops]
     temporary_bytes: Floats  # [num_ops]
@@ -62,31 +68,36 @@ class Tables(NamedTuple):
     constrained_ops: Ints  # ops that may not run on every device or are colocated
     allowed: Bools  # [num_ops, num_devices]
     colocated_with: Ints  # [num_ops] first op of its colocation group, or itself
-    op_of_rank: Ints  # [num_ops] ops by priority, then index; empty for fifo
-    rank_of_op: Ints  # [num_ops] the inverse; empty for fifo
+    op_of_rank: Indices  # [num_ops] ops by priority, then index; empty for fifo
+    rank_of_op: Indices  # [num_ops] the inverse; empty for fifo
+    id_bits: int  # bits that an op or a device takes at the end of a key
 
 
 class StartOrderScratch(NamedTuple):
-    """Working memory of the engine that handles ops in order of start."""
+    """Working memory of the engine that handles ops in order of start.
 
-    waiting: NDArray[np.int64]  # [num_ops] 2^32 for each input yet to be known, and the device
-    ready_ns: Floats  # [num_ops] when the last known input is there
-    queue: Ints  # [num_ops] ops ready at home, a segment per device; ranks in a heap for priority
-    queue_head: Ints  # [num_devices]
-    queue_tail: Ints  # [num_devices]
-    heap_ns: Floats  # [num_ops] ops made ready by arrivals, a segment per device
-    heap_op: Ints  # [num_ops]
-    heap_head: Ints  # [num_devices]
-    heap_size: Ints  # [num_devices]
-    free_ns: Floats  # [num_devices] when its last op finishes
-    next_start_ns: Floats  # [num_devices]
-    channel_free_ns: Floats  # [num_channels] when its last transfer finishes
-    sent_by: Ints  # [max_slots * num_devices] last op that sent from each slot to each device
-    sent_ns: Floats  # [max_slots * num_devices] when that arrives
+    A key is a time in nanoseconds, and in its last ``id_bits`` an op or a device.
+    """
+
+    waiting: Keys  # [num_ops] 2^32 for each input yet to be known, and the device
+    ready_ns: Keys  # [num_ops] when the last known input is there
+    queue: Indices  # [num_ops] ops ready at home, a segment per device; only for fifo
+    queue_head: NDArray[np.uint64]  # [num_devices]
+    queue_tail: NDArray[np.uint64]  # [num_devices]
+    ready_ranks: NDArray[np.uint64]  # [num_devices, words] for priority; see ``_kernels.ranks``
+    least_ready: Keys  # [num_devices] the least of the ready ranks, which is not in the set
+    num_ready: Keys  # [num_devices]
+    arrivals: Keys  # [num_ops] keys of ops made ready by arrivals, a heap per device
+    arrivals_head: NDArray[np.uint64]  # [num_devices]
+    num_arrivals: Keys  # [num_devices]
+    free_ns: Keys  # [num_devices] when its last op finishes
+    next_start: Keys  # [2 * leaves] keys of devices: a tree, each node the less of its two
+    channel_free_ns: Keys  # [num_channels] when its last transfer finishes
+    sent_by: Keys  # [max_slots * num_devices] last op that sent from each slot to each device
+    sent_ns: Keys  # [max_slots * num_devices] when that arrives
     needed: Floats  # [num_devices] bytes taken, as if none were freed
     counts: Ints  # [NUM_SUMS * num_devices] ops on each device, in independent sums
     sums: Floats  # [NUM_SUMS * num_devices] bytes that ops there take
-    cases: Bools  # [2] whether the order is fifo, and whether the schedule is recorded
 
 
 class Recording(NamedTuple):
@@ -154,26 +165,36 @@ def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScra
     """Working memory for simulations with these tables."""
     num_ops, num_devices = tables.allowed.shape
     num_sent = max_slots(tables) * num_devices
+    num_leaves = 1 << (num_devices - 1).bit_length()
+    num_ranked = len(tables.op_of_rank)
     return StartOrderScratch(
-        waiting=np.zeros(num_ops, np.int64),
-        ready_ns=np.zeros(num_ops),
-        queue=_ints(num_ops),
-        queue_head=_ints(num_devices),
-        queue_tail=_ints(num_devices),
-        heap_ns=np.zeros(num_ops),
-        heap_op=_ints(num_ops),
-        heap_head=_ints(num_devices),
-        heap_size=_ints(num_devices),
-        free_ns=np.zeros(num_devices),
-        next_start_ns=np.zeros(num_devices),
-        channel_free_ns=np.zeros(num_channels),
-        sent_by=_ints(num_sent),
-        sent_ns=np.zeros(num_sent),
+        waiting=_keys(num_ops),
+        ready_ns=_keys(num_ops),
+        queue=np.zeros(num_ops - num_ranked, np.uint32),
+        queue_head=np.zeros(num_devices, np.uint64),
+        queue_tail=np.zeros(num_devices, np.uint64),
+        ready_ranks=np.zeros((num_devices, num_words(num_ranked)), np.uint64),
+        least_ready=_keys(num_devices),
+        num_ready=_keys(num_devices),
+        arrivals=_keys(num_ops),
+        arrivals_head=np.zeros(num_devices, np.uint64),
+        num_arrivals=_keys(num_devices),
+        free_ns=_keys(num_devices),
+        next_start=_keys(2 * num_leaves),
+        channel_free_ns=_keys(num_channels),
+        sent_by=_keys(num_sent),
+        sent_ns=_keys(num_sent),
         needed=np.zeros(num_devices),
         counts=_ints(NUM_SUMS * num_devices),
         sums=np.zeros(NUM_SUMS * num_devices),
-        cases=np.zeros(2, bool),
     )
+
+
+def num_words(num_ranks: int) -> int:
+    """Words of 64 bits of a set of ranks: a bit for each, and two levels above."""
+    words = -(-num_ranks // 64)
+    groups = -(-words // 64)
+    return words + groups + -(-groups // 64)
 
 
 def new_scratch(tables: Tables, num_channels: int) -> Scratch:
@@ -223,6 +244,10 @@ def _ints(size: int) -> Ints:
     return np.zeros(size, np.int32)
 
 
+def _keys(size: int) -> Keys:
+    return np.zeros(size, np.int64)
+
+
 class Results(NamedTuple):
     """What simulating a batch of placements gave."""
 
@@ -256,9 +281,9 @@ def build_tables(
     slots = np.where(tensors < 0, num_ports[producers], tensors - graph.output_offsets[producers])
     # each edge once, by producer, consumer, slot: as the transfers of an op enter their channels
     edges = np.unique(np.column_stack([producers, consumers, slots]), axis=0).reshape(-1, 3)
-    producers, consumers, slots = edges.astype(np.int32).T
-    data_edges = np.flatnonzero(slots < num_ports[producers])
-    data_edges = data_edges[np.argsort(consumers[data_edges], kind="stable")]
+    edge_producer, edge_consumer, edge_slot = edges.astype(np.uint32).T
+    data_edges = np.flatnonzero(edge_slot < num_ports[edge_producer])
+    data_edges = data_edges[np.argsort(edge_consumer[data_edges], kind="stable")]
     output_bytes = np.bincount(graph.tensor_producer, graph.tensor_bytes, minlength=graph.num_ops)
     seconds = op_seconds(graph, cluster)
     _check_seconds(graph, cluster, seconds)
@@ -267,13 +292,13 @@ def build_tables(
     memory_bytes = np.array([device.memory_bytes for device in cluster.devices], np.float64)
     allowed = allowed_devices(graph, cluster)
     tables = Tables(
-        edge_offsets=_offsets(producers, graph.num_ops),
-        edge_consumer=consumers.copy(),
-        edge_slot=slots.copy(),
-        input_offsets=_offsets(consumers[data_edges], graph.num_ops),
-        input_edges=data_edges.astype(np.int32),
-        num_inputs=np.bincount(consumers, minlength=graph.num_ops).astype(np.int32),
-        output_offsets=graph.output_offsets.copy(),
+        edge_offsets=_offsets(edge_producer, graph.num_ops),
+        edge_consumer=edge_consumer.copy(),
+        edge_slot=edge_slot.copy(),
+        input_offsets=_offsets(edge_consumer[data_edges], graph.num_ops),
+        input_edges=data_edges.astype(np.uint32),
+        num_inputs=np.bincount(edge_consumer, minlength=graph.num_ops).astype(np.int32),
+        output_offsets=graph.output_offsets.astype(np.uint32),
         tensor_bytes=graph.tensor_bytes.copy(),
         parameter_bytes=graph.parameter_bytes.copy(),
         temporary_bytes=graph.temporary_bytes.copy(),
@@ -294,8 +319,9 @@ def build_tables(
         ),
         allowed=allowed,
         colocated_with=_first_of_group(graph.colocation_group),
-        op_of_rank=np.empty(0, np.int32),
-        rank_of_op=np.empty(0, np.int32),
+        op_of_rank=np.empty(0, np.uint32),
+        rank_of_op=np.empty(0, np.uint32),
+        id_bits=max(allowed.shape).bit_length(),
     )
     if order == "fifo":
         return tables
@@ -306,7 +332,7 @@ def build_tables(
         priorities = graphs.longest_remaining_path(
             tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
         )
-    op_of_rank = np.argsort(-priorities, kind="stable").astype(np.int32)
+    op_of_rank = np.argsort(-priorities, kind="stable").astype(np.uint32)
     rank_of_op = np.empty_like(op_of_rank)
     rank_of_op[op_of_rank] = np.arange(graph.num_ops)
     return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
@@ -318,6 +344,20 @@ def each_channel_has_one_source(cluster: Cluster) -> bool:
     channels = cluster.channel_ids[sources, targets]
     fed = np.unique(np.column_stack([channels, sources]), axis=0)
     return len(fed) == len(np.unique(channels))
+
+
+def times_fit_keys(tables: Tables) -> bool:
+    """Whether no time is too large for a key, even if everything happened one by one."""
+    apart = ~np.eye(len(tables.bandwidth), dtype=bool)
+    num_slots = np.diff(tables.output_offsets)
+    producers = np.repeat(np.arange(len(num_slots)), np.diff(tables.edge_offsets))
+    carries_data = tables.edge_slot < num_slots[producers]
+    tensors = tables.output_offsets[producers] + tables.edge_slot
+    edge_bytes = tables.tensor_bytes[tensors[carries_data]].sum()
+    seconds = len(producers) * tables.latency_seconds[apart].max(initial=0.0)
+    seconds += (edge_bytes / tables.bandwidth[apart]).max(initial=0.0)
+    ns = tables.duration_ns.max(axis=1).sum() + seconds * 1e9 + len(producers)
+    return bool(ns < 1 << (_KEY_BITS - tables.id_bits))
 
 
 def _least_transfer_ns(cluster: Cluster) -> float:
@@ -359,9 +399,9 @@ def _distinct_columns(table: Floats) -> tuple[Floats, Ints]:
     return np.ascontiguousarray(table[:, firsts]), np.array(which, np.int32)
 
 
-def _offsets(sorted_owners: NDArray[np.int32], num_owners: int) -> NDArray[np.int32]:
+def _offsets(sorted_owners: Indices, num_owners: int) -> Indices:
     """Where each owner's entries begin in a sorted list of owners, and the end."""
-    return np.searchsorted(sorted_owners, np.arange(num_owners + 1)).astype(np.int32)
+    return np.searchsorted(sorted_owners, np.arange(num_owners + 1)).astype(np.uint32)
 
 
 def _first_of_group(group: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -20,9 +20,9 @@ from placer._tables import (
     StartOrderScratch,
     build_tables,
     each_channel_has_one_source,
-    new_recording,
     new_scratch,
     new_start_order_scratch,
+    times_fit_keys,
 )
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
@@ -87,10 +87,11 @@ class Simulator:
         self._tables = build_tables(graph, cluster, order, self.priorities)
         self._idle_scratches: list[Scratch] = []
         self._idle_start_order_scratches: list[StartOrderScratch] = []
-        self._no_recording = new_recording(0, 0, 0)
         # where both engines apply, they agree to the bit
         self._starts_in_order = bool(
-            (self._tables.slots == 1).all() and each_channel_has_one_source(cluster)
+            (self._tables.slots == 1).all()
+            and each_channel_has_one_source(cluster)
+            and times_fit_keys(self._tables)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:  # working memory stays behind
@@ -290,14 +291,11 @@ class Simulator:
         except IndexError:
             scratch = new_start_order_scratch(self._tables, len(self.cluster.channel_names))
         settled = np.zeros(end - first, bool)
-        start_order.simulate_rows(
-            self._tables,
-            scratch,
-            rows[first:end],
-            results.step_ns[first:end],
-            settled,
-            self._no_recording,
-        )
+        given = (self._tables, scratch, rows[first:end], results.step_ns[first:end], settled)
+        if self.order == "fifo":
+            start_order.simulate_rows(*given, None)
+        else:
+            start_order.simulate_rows_by_priority(*given)
         self._idle_start_order_scratches.append(scratch)
         return (first + np.flatnonzero(~settled)).astype(np.int32)
 

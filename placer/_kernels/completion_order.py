@@ -59,15 +59,15 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     """
     _reset(t, s, placement)
     # of these, no entry is negative, and code that knows need not look
-    edge_offsets, edge_consumer = t.edge_offsets.view(np.uint32), t.edge_consumer.view(np.uint32)
-    input_offsets, input_edges = t.input_offsets.view(np.uint32), t.input_edges.view(np.uint32)
+    edge_offsets, edge_consumer = t.edge_offsets, t.edge_consumer
+    input_offsets, input_edges = t.input_offsets, t.input_edges
     transfer_op, transfer_target = s.transfer_op.view(np.uint32), s.transfer_target.view(np.uint32)
     event_id, queue = s.event_id.view(np.uint32), s.queue.view(np.uint32)
     edge_buffer = s.edge_buffer.view(np.uint32)
-    op_of_rank, rank_of_op = t.op_of_rank.view(np.uint32), t.rank_of_op.view(np.uint32)
+    op_of_rank, rank_of_op = t.op_of_rank, t.rank_of_op
 
-    edge_slot, num_inputs = t.edge_slot, t.num_inputs
-    output_offsets, tensor_bytes = t.output_offsets, t.tensor_bytes
+    edge_slot, num_inputs = t.edge_slot.view(np.int32), t.num_inputs
+    output_offsets, tensor_bytes = t.output_offsets.view(np.int32), t.tensor_bytes
     temporary_bytes, start_bytes, duration_ns = t.temporary_bytes, t.start_bytes, t.duration_ns
     speed_of = t.speed_of
     bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids

@@ -60,7 +60,7 @@ def pop_event(event_ns: Floats, event_id: Ints, head: int, size: int) -> int:
 
 
 @helper
-def push_least(queue: Ints, head: int, size: int, rank: int) -> None:
+def push_least(queue: Ints, head: int, size: int, rank: int | np.integer[Any]) -> None:
     """Adds a number to a heap of `size` numbers that begins at ``queue[head]``."""
     child = size
     while child > 0:

@@ -3,22 +3,27 @@
 Where a device runs one op at a time, its ops finish in the order in which they start, so the finish
 of an op, and of its transfers on channels that only this device feeds, are known when it starts: no
 event is needed. What may start is settled when no input still to come could be earlier. Another
-device's next op starts at ``next_start_ns`` and reaches this one ``lookahead_ns`` later at the
+device's next op starts at its ``next_start`` and reaches this one ``lookahead_ns`` later at the
 earliest, so a device runs ahead of the others until an op is not ready before that.
 
 Memory is only bounded here: all that was ever taken, as if nothing were freed. All times are whole
-nanoseconds held in float64. Ops keep the user's numbers, so comparing two is the tie rule.
+nanoseconds in 64 bits, which leave room for an op or a device: such a key orders by time, then by
+number. Ops keep the user's numbers, so comparing two is the tie rule.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from placer._kernels.graphs import find_broken_constraint
-from placer._kernels.heaps import pop_event, pop_least, push_event, push_least
-from placer._kernels.jit import helper, jit
+from placer._kernels.heaps import pop_least, push_least
+from placer._kernels.jit import borrow, helper, jit
+from placer._kernels.ranks import Words, add_rank, take_least_rank
 from placer._tables import (
     FEASIBLE,
+    NEVER,
     NUM_SUMS,
     Bools,
     Floats,
@@ -29,6 +34,9 @@ from placer._tables import (
 )
 
 _INPUT = 1 << 32  # an input in StartOrderScratch.waiting
+_ONE = np.uint64(1)
+
+Integer = int | np.integer[Any]
 
 
 @helper
@@ -36,190 +44,288 @@ def _reset(t: Tables, s: StartOrderScratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
     num_ops, num_devices = t.allowed.shape
     s.sent_by.fill(-1)
-    s.channel_free_ns.fill(0.0)
-    s.ready_ns.fill(0.0)
+    s.channel_free_ns.fill(0)
+    s.ready_ns.fill(0)
     s.counts.fill(0)
     s.sums.fill(0.0)
+    s.needed.fill(0.0)
+    s.next_start.fill(NEVER)
+    s.num_arrivals.fill(0)
+    s.free_ns.fill(0)
+    devices = placement.view(np.uint32)
     for op in range(num_ops):
-        device = placement[op]
-        s.waiting[op] = t.num_inputs[op] * _INPUT + device
-        part = (op % NUM_SUMS) * num_devices + device
+        s.waiting[op] = t.num_inputs[op] * _INPUT + devices[op]
+    for op in range(num_ops):
+        part = np.uint64(op % NUM_SUMS) * np.uint64(num_devices) + devices[op]
         s.counts[part] += 1
         s.sums[part] += t.lasting_bytes[op]
-    first = 0
+    first = np.uint64(0)
     for device in range(num_devices):
-        s.queue_head[device] = first
-        s.queue_tail[device] = first
-        s.heap_head[device] = first
-        s.heap_size[device] = 0
-        s.free_ns[device] = 0.0
-        s.next_start_ns[device] = np.inf
-        s.needed[device] = 0.0
+        s.queue_head[device] = s.queue_tail[device] = s.arrivals_head[device] = first
         for part in range(device, NUM_SUMS * num_devices, num_devices):
-            first += s.counts[part]
+            first += np.uint64(s.counts[part])
             s.needed[device] += s.sums[part]
 
 
 @helper
-def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recording) -> float:
-    """Runs one placement ``[num_ops]`` after a reset; records the schedule if there is room for it.
+def _set_next_start(s: StartOrderScratch, device: Integer, key: Integer) -> None:
+    """Sets when a device starts next, and all that depends on it in the tree."""
+    node = np.uint64(len(s.next_start) >> 1) + np.uint64(device)
+    s.next_start[node] = key
+    while node > _ONE:
+        key = min(key, s.next_start[node ^ _ONE])
+        node >>= _ONE
+        s.next_start[node] = key
+
+
+@helper
+def _next_start_of_others(s: StartOrderScratch, device: int) -> int:
+    """The key of whoever starts next but for one device."""
+    node = np.uint64(len(s.next_start) >> 1) + np.uint64(device)
+    key = NEVER
+    while node > _ONE:
+        key = min(key, s.next_start[node ^ _ONE])
+        node >>= _ONE
+    return key
+
+
+@helper
+def _send(
+    t: Tables,
+    s: StartOrderScratch,
+    op: np.uint64,
+    edge: Integer,
+    device: np.uint64,
+    target: np.uint64,
+    finish: int,
+) -> int:
+    """When the tensor of an edge is on another device; it is sent there once."""
+    slot = t.edge_slot[edge]
+    sent = slot * np.uint64(len(t.speed_of)) + target
+    if s.sent_by[sent] == op:
+        return s.sent_ns[sent]  # type: ignore[no-any-return]
+    tensor = t.output_offsets[op] + slot
+    num_bytes = t.tensor_bytes[tensor] if tensor < t.output_offsets[op + _ONE] else 0.0
+    seconds = t.latency_seconds[device, target] + num_bytes / t.bandwidth[device, target]
+    arrival = finish
+    channel = t.channel_ids[device, target]
+    if channel >= 0:
+        arrival = max(arrival, s.channel_free_ns[channel])
+    arrival += int(max(1.0, np.rint(seconds * 1e9)))
+    if channel >= 0:
+        s.channel_free_ns[channel] = arrival
+    s.sent_by[sent] = op
+    s.sent_ns[sent] = arrival
+    s.needed[target] += num_bytes
+    return arrival
+
+
+@helper
+def _expect(
+    t: Tables, s: StartOrderScratch, consumer: Integer, target: np.uint64, ready: int
+) -> int:
+    """Queues an op that gets ready on a device other than the one that is looked at.
+
+    Returns:
+        When it starts if it starts next there, or else ``NEVER``.
+    """
+    size = s.num_arrivals[target]
+    push_least(s.arrivals, s.arrivals_head[target], size, ready << t.id_bits | np.int64(consumer))
+    s.num_arrivals[target] = size + 1
+    start: int = max(s.free_ns[target], ready)
+    key = start << t.id_bits | np.int64(target)
+    if key < s.next_start[np.uint64(len(s.next_start) >> 1) + target]:
+        _set_next_start(s, target, key)
+        return start
+    return NEVER
+
+
+@helper
+def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recording | None) -> int:
+    """Runs one placement ``[num_ops]`` after a reset, first ready first; may record the schedule.
 
     Returns:
         The step time in nanoseconds.
     """
-    # no index is negative, and code that knows need not look
-    edge_offsets = t.edge_offsets.view(np.uint32)
-    edge_consumer, edge_slot = t.edge_consumer.view(np.uint32), t.edge_slot.view(np.uint32)
-    output_offsets, tensor_bytes = t.output_offsets.view(np.uint32), t.tensor_bytes
-    num_inputs, duration_ns, speed_of = t.num_inputs, t.duration_ns, t.speed_of
-    bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids
-    op_of_rank, rank_of_op = t.op_of_rank.view(np.uint32), t.rank_of_op
-    waiting, ready_ns = s.waiting, s.ready_ns
-    queue, queue_head, queue_tail = s.queue.view(np.uint32), s.queue_head, s.queue_tail
-    heap_ns, heap_op, heap_size, heap_head = s.heap_ns, s.heap_op, s.heap_size, s.heap_head
-    free_ns, next_start_ns, channel_free_ns = s.free_ns, s.next_start_ns, s.channel_free_ns
-    sent_by, sent_ns, needed = s.sent_by, s.sent_ns, s.needed
-    num_ops, num_devices = t.allowed.shape
-    # looked up each time, lest the compiler makes a copy of the loop for each case
-    is_fifo, is_recorded = s.cases[:1], s.cases[1:]
-    is_fifo[0] = len(op_of_rank) == 0
-    is_recorded[0] = len(recording.start_ns) > 0
-    lookahead_ns = t.lookahead_ns
+    num_inputs, edge_offsets, edge_consumer = t.num_inputs, t.edge_offsets, t.edge_consumer
+    duration_ns, waiting, ready_ns, queue = t.duration_ns, s.waiting, s.ready_ns, s.queue
+    arrivals, next_start, id_bits = s.arrivals, s.next_start, t.id_bits
+    id_mask = (1 << id_bits) - 1
+    lookahead_ns = int(t.lookahead_ns)
 
-    for source in range(num_ops):
+    for source in range(len(num_inputs)):
         if num_inputs[source] == 0:
             home = placement[source]
-            if is_fifo[0]:
-                queue[queue_tail[home]] = source
-            else:
-                head = queue_head[home]
-                push_least(queue, head, queue_tail[home] - head, rank_of_op[source])
-            queue_tail[home] += 1
-            next_start_ns[home] = 0.0
+            queue[s.queue_tail[home]] = source
+            s.queue_tail[home] += _ONE
+            _set_next_start(s, home, home)
 
-    last_finish = 0.0
-    while True:
-        # the device that starts next, and when the others do
-        here, earliest, limit = 0, np.inf, np.inf
-        for other in range(num_devices):  # without branches
-            start = next_start_ns[other]
-            limit = min(limit, max(start, earliest))
-            here = other if start < earliest else here
-            earliest = min(earliest, start)
-        if earliest == np.inf:
-            return last_finish
-        limit += lookahead_ns
-
-        device = np.uint32(here)
-        speed = np.uint32(speed_of[device])
-        first = heap_head[device]
-        free = free_ns[device]
-        head, tail, size = queue_head[device], queue_tail[device], heap_size[device]
+    last_finish = 0
+    while next_start[1] != NEVER:
+        here = next_start[1] & id_mask
+        device = np.uint64(here)
+        limit = (_next_start_of_others(s, here) >> id_bits) + lookahead_ns
+        speed = np.uint64(t.speed_of[device])
+        head, tail, free = s.queue_head[device], s.queue_tail[device], s.free_ns[device]
+        first, size = s.arrivals_head[device], s.num_arrivals[device]
         while True:
             # the next op of this device, if it is settled
+            is_arrival = head == tail
+            if head < tail:
+                op = np.uint64(queue[head])  # ready since another finished here, so not after now
+                if size > 0:
+                    is_arrival = arrivals[first] < (ready_ns[op] << id_bits | np.int64(op))
+            elif size == 0:
+                break
             start = free
-            if is_fifo[0]:
-                is_arrival = head == tail
-                if head < tail:
-                    op = queue[head]  # ready since another finished here, so not after now
-                    if size > 0:
-                        ready, ready_first = ready_ns[op], heap_ns[first]
-                        is_arrival = ready_first < ready or (
-                            ready_first == ready and heap_op[first] < op
-                        )
-                elif size == 0:
+            if is_arrival:
+                key = arrivals[first]
+                if key >> id_bits >= limit:
                     break
-                if is_arrival:
-                    ready_first = heap_ns[first]
-                    if ready_first >= limit:
-                        break
-                    op = np.uint32(pop_event(heap_ns, heap_op, first, size))
-                    size -= 1
-                    start = max(free, ready_first)
-                else:
-                    if free >= limit and ready_ns[op] >= limit:
-                        break
-                    head += 1
+                op = np.uint64(key & id_mask)
+                start = max(start, key >> id_bits)
+                pop_least(arrivals, first, size)
+                size -= 1
             else:
-                if head == tail:
-                    if size == 0:
-                        break
-                    start = max(free, heap_ns[first])
-                if start >= limit:
+                if free >= limit and ready_ns[op] >= limit:
                     break
-                while size > 0 and heap_ns[first] <= start:
-                    op = np.uint32(pop_event(heap_ns, heap_op, first, size))
-                    size -= 1
-                    push_least(queue, head, tail - head, rank_of_op[op])
-                    tail += 1
-                op = op_of_rank[pop_least(queue, head, tail - head)]
-                tail -= 1
+                head += _ONE
 
             # its finish is known, and with it when its tensors arrive
-            free = start + duration_ns[op, speed]
-            if is_recorded[0]:
+            free = start + int(duration_ns[op, speed])
+            if recording is not None:
                 recording.start_ns[op] = start
                 recording.sequence[recording.sequence_end[device]] = op
                 recording.sequence_end[device] += 1
-            for edge in range(edge_offsets[op], edge_offsets[op + 1]):
+            for edge in range(edge_offsets[op], edge_offsets[op + _ONE]):
                 consumer = edge_consumer[edge]
                 state = waiting[consumer] - _INPUT
                 waiting[consumer] = state
-                target = np.uint32(state)
+                target = np.uint64(np.uint32(state))
                 arrival = free
                 if target != device:
-                    slot = edge_slot[edge]
-                    sent = slot * num_devices + target
-                    if sent_by[sent] == op:
-                        arrival = sent_ns[sent]
-                    else:
-                        tensor = output_offsets[op] + slot
-                        num_bytes = tensor_bytes[tensor] if tensor < output_offsets[op + 1] else 0.0
-                        seconds = (
-                            latency_seconds[device, target] + num_bytes / bandwidth[device, target]
-                        )
-                        channel = channel_ids[device, target]
-                        if channel >= 0:
-                            arrival = max(free, channel_free_ns[channel])
-                        arrival += max(1.0, np.rint(seconds * 1e9))
-                        if channel >= 0:
-                            channel_free_ns[channel] = arrival
-                        sent_by[sent] = op
-                        sent_ns[sent] = arrival
-                        needed[target] += num_bytes
-                if is_recorded[0]:
+                    arrival = _send(t, s, op, edge, device, target, free)
+                if recording is not None:
                     recording.arrival_ns[edge] = arrival
                 ready = max(ready_ns[consumer], arrival)
                 ready_ns[consumer] = ready
                 if state >= _INPUT:
                     continue
-                if target != device or ready > free:
-                    num_waiting = size if target == device else heap_size[target]
-                    push_event(heap_ns, heap_op, heap_head[target], num_waiting, ready, consumer)
-                    if target == device:
-                        size += 1
-                    else:
-                        heap_size[target] += 1
-                        start = max(free_ns[target], ready)
-                        if start < next_start_ns[target]:
-                            next_start_ns[target] = start
-                            limit = min(limit, start + lookahead_ns)
-                elif is_fifo[0]:
-                    queue[tail] = consumer
-                    tail += 1
+                if target != device:
+                    limit = min(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
+                elif ready > free:
+                    push_least(arrivals, first, size, ready << id_bits | np.int64(consumer))
+                    size += 1
                 else:
-                    push_least(queue, head, tail - head, rank_of_op[consumer])
-                    tail += 1
+                    queue[tail] = consumer
+                    tail += _ONE
 
-        queue_head[device], queue_tail[device], heap_size[device] = head, tail, size
-        free_ns[device] = free
+        s.queue_head[device], s.queue_tail[device], s.free_ns[device] = head, tail, free
+        s.num_arrivals[device] = size
         last_finish = max(last_finish, free)
-        next_start = np.inf
+        start = NEVER
         if head < tail:
-            next_start = free if not is_fifo[0] else max(free, ready_ns[queue[head]])
+            start = max(free, ready_ns[queue[head]])
         if size > 0:
-            next_start = min(next_start, max(free, heap_ns[first]))
-        next_start_ns[device] = next_start
+            start = min(start, max(free, arrivals[first] >> id_bits))
+        _set_next_start(s, here, start << id_bits | here if start < NEVER else NEVER)
+    return last_finish
+
+
+@helper
+def _add_ready(words: Words, num_ops: int, num_ready: int, least: int, rank: Integer) -> int:
+    """Adds a rank to what is ready, of which the least is kept apart; returns the least."""
+    if num_ready == 0:
+        return int(rank)
+    add_rank(words, num_ops, np.uint64(max(least, int(rank))))
+    return min(least, int(rank))
+
+
+@helper
+def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> int:
+    """Runs one placement ``[num_ops]`` after a reset, highest priority first.
+
+    Returns:
+        The step time in nanoseconds.
+    """
+    num_inputs, edge_offsets, edge_consumer = t.num_inputs, t.edge_offsets, t.edge_consumer
+    duration_ns, waiting, ready_ns = t.duration_ns, s.waiting, s.ready_ns
+    op_of_rank, rank_of_op, ready_ranks = t.op_of_rank, t.rank_of_op, s.ready_ranks
+    arrivals, next_start, id_bits = s.arrivals, s.next_start, t.id_bits
+    id_mask, num_ops = (1 << id_bits) - 1, len(num_inputs)
+    lookahead_ns = int(t.lookahead_ns)
+
+    s.num_ready.fill(0)
+    for source in range(num_ops):
+        if num_inputs[source] == 0:
+            home, rank = placement[source], rank_of_op[source]
+            s.least_ready[home] = _add_ready(
+                ready_ranks[home], num_ops, s.num_ready[home], s.least_ready[home], rank
+            )
+            s.num_ready[home] += 1
+            _set_next_start(s, home, home)
+
+    last_finish = 0
+    while next_start[1] != NEVER:
+        here = next_start[1] & id_mask
+        device = np.uint64(here)
+        limit = (_next_start_of_others(s, here) >> id_bits) + lookahead_ns
+        speed = np.uint64(t.speed_of[device])
+        num_ready, least, free = s.num_ready[device], s.least_ready[device], s.free_ns[device]
+        words, first, size = ready_ranks[device], s.arrivals_head[device], s.num_arrivals[device]
+        while True:
+            # the next op of this device, if it is settled
+            start = free
+            if num_ready == 0:
+                if size == 0:
+                    break
+                start = max(free, arrivals[first] >> id_bits)
+            if start >= limit:
+                break
+            while size > 0 and arrivals[first] >> id_bits <= start:
+                op = np.uint64(pop_least(arrivals, first, size) & id_mask)
+                size -= 1
+                least = _add_ready(words, num_ops, num_ready, least, rank_of_op[op])
+                num_ready += 1
+            op = np.uint64(op_of_rank[np.uint64(least)])
+            num_ready -= 1
+            if num_ready > 0:
+                least = int(take_least_rank(words, num_ops))
+
+            # its finish is known, and with it when its tensors arrive
+            free = start + int(duration_ns[op, speed])
+            for edge in range(edge_offsets[op], edge_offsets[op + _ONE]):
+                consumer = edge_consumer[edge]
+                state = waiting[consumer] - _INPUT
+                waiting[consumer] = state
+                target = np.uint64(np.uint32(state))
+                arrival = free
+                if target != device:
+                    arrival = _send(t, s, op, edge, device, target, free)
+                ready = max(ready_ns[consumer], arrival)
+                ready_ns[consumer] = ready
+                if state >= _INPUT:
+                    continue
+                if target != device:
+                    limit = min(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
+                elif ready > free:
+                    push_least(arrivals, first, size, ready << id_bits | np.int64(consumer))
+                    size += 1
+                else:
+                    rank = rank_of_op[consumer]
+                    least = _add_ready(words, num_ops, num_ready, least, rank)
+                    num_ready += 1
+
+        s.num_ready[device], s.least_ready[device], s.free_ns[device] = num_ready, least, free
+        s.num_arrivals[device] = size
+        last_finish = max(last_finish, free)
+        start = NEVER
+        if num_ready > 0:
+            start = free
+        elif size > 0:
+            start = max(free, arrivals[first] >> id_bits)
+        _set_next_start(s, here, start << id_bits | here if start < NEVER else NEVER)
+    return last_finish
 
 
 @helper
@@ -238,9 +344,9 @@ def simulate_rows(
     placements: Ints,
     step_ns: Floats,
     settled: Bools,
-    recording: Recording,
+    recording: Recording | None,
 ) -> None:
-    """Runs each row of placements ``[batch, num_ops]``.
+    """Runs each row of placements ``[batch, num_ops]``, first ready first.
 
     Args:
         t: The tables.
@@ -248,16 +354,34 @@ def simulate_rows(
         placements: Device of each op, ``[batch, num_ops]``.
         step_ns: Gets the step times in nanoseconds, ``[batch]``.
         settled: Gets whether a row is surely feasible, ``[batch]``; only then its step time is set.
-        recording: Gets the schedule of the last row that is, or has no room.
+        recording: Gets the schedule of the last row that is; may be None.
     """
+    t, s = borrow(t), borrow(s)
     for row in range(len(placements)):
         placement = placements[row]
         settled[row] = False
         if find_broken_constraint(t, placement)[0] == FEASIBLE:
             _reset(t, s, placement)
             if _surely_fits(t, s):
-                if len(recording.start_ns) > 0:
-                    recording.sequence_head[:] = s.queue_head
-                    recording.sequence_end[:] = s.queue_head
+                if recording is not None:
+                    for device in range(len(s.queue_head)):
+                        recording.sequence_head[device] = s.queue_head[device]
+                        recording.sequence_end[device] = s.queue_head[device]
                 step_ns[row] = _simulate(t, s, placement, recording)
+                settled[row] = _surely_fits(t, s)
+
+
+@jit
+def simulate_rows_by_priority(
+    t: Tables, s: StartOrderScratch, placements: Ints, step_ns: Floats, settled: Bools
+) -> None:
+    """As :func:`simulate_rows`, highest priority first; nothing is recorded."""
+    t, s = borrow(t), borrow(s)
+    for row in range(len(placements)):
+        placement = placements[row]
+        settled[row] = False
+        if find_broken_constraint(t, placement)[0] == FEASIBLE:
+            _reset(t, s, placement)
+            if _surely_fits(t, s):
+                step_ns[row] = _simulate_by_priority(t, s, placement)
                 settled[row] = _surely_fits(t, s)

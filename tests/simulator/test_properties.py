@@ -149,6 +149,27 @@ def test_infinite_bandwidth_and_memory_are_allowed() -> None:
     assert schedule.peak_memory_bytes == {"d0": 1e12, "d1": 1e12}
 
 
+def test_times_that_leave_no_room_for_an_op_beside_them() -> None:
+    """The fast engine packs both into 64 bits; where they do not fit, the other one simulates."""
+    ops = graph(*(op(f"op{i}", 2.0**42, f"op{i - 1}" if i else "", (1,)) for i in range(1_100)))
+    simulator = Simulator(ops, cluster(2, latency_ns=8))
+    placement = np.arange(1_100) % 2
+    expected = (1_100 * 2.0**42 + 1_099 * 9) / 1e9
+    assert simulator.step_time(placement) == expected
+
+
+@pytest.mark.parametrize("order", ["fifo", "priority"])
+def test_many_devices(order: str) -> None:
+    """Both engines agree on more devices than ops are ready, and on no power of two."""
+    rng = np.random.default_rng(1)
+    ops = random_graph(6_000, rng)
+    simulator = Simulator(ops, cluster(37), order=order)
+    placements = rng.integers(0, 37, (3, ops.num_ops))
+    placements[1] %= 2
+    expected = [simulator.schedule(row).step_time_seconds for row in placements]
+    assert simulator.evaluate(placements).step_time_seconds.tolist() == expected
+
+
 def test_a_hundred_thousand_ops() -> None:
     """A graph of this size runs, and takes on one device what its ops add up to."""
     rng = np.random.default_rng(0)
