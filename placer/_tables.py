@@ -65,6 +65,7 @@ class Tables(NamedTuple):
     lookahead_ns: float  # least time from the start of an op to its effect on another device
     memory_bytes: Floats  # [num_devices]
     certain_bytes: Floats  # [num_devices] what may last so that the peak surely fits
+    always_fits: bool  # whether any device has room for everything, if nothing is ever freed
     constrained_ops: Ints  # ops that may not run on every device or are colocated
     allowed: Bools  # [num_ops, num_devices]
     colocated_with: Ints  # [num_ops] first op of its colocation group, or itself
@@ -290,6 +291,9 @@ def build_tables(
     duration_ns = np.maximum(1.0, np.rint(seconds * 1e9))
     speeds, speed_of = _distinct_columns(duration_ns)
     memory_bytes = np.array([device.memory_bytes for device in cluster.devices], np.float64)
+    # a little less, as sums of bytes that are no whole numbers are rounded
+    certain_bytes = memory_bytes * (1 - 1e-9) - graph.temporary_bytes.max()
+    most_bytes = graph.parameter_bytes.sum() + graph.tensor_bytes.sum()
     allowed = allowed_devices(graph, cluster)
     tables = Tables(
         edge_offsets=_offsets(edge_producer, graph.num_ops),
@@ -312,8 +316,9 @@ def build_tables(
         slots=np.array([min(d.slots, graph.num_ops) for d in cluster.devices], np.int32),
         lookahead_ns=duration_ns.min() + _least_transfer_ns(cluster),
         memory_bytes=memory_bytes,
-        # a little less, as sums of bytes that are no whole numbers are rounded
-        certain_bytes=memory_bytes * (1 - 1e-9) - graph.temporary_bytes.max(),
+        certain_bytes=certain_bytes,
+        # a device may have each tensor, its own or a copy of another's
+        always_fits=bool((most_bytes <= certain_bytes).all()),
         constrained_ops=np.flatnonzero(~allowed.all(axis=1) | (graph.colocation_group >= 0)).astype(
             np.int32
         ),

@@ -55,10 +55,12 @@ def _reset(t: Tables, s: StartOrderScratch, placement: Ints) -> None:
     devices = placement.view(np.uint32)
     for op in range(num_ops):
         s.waiting[op] = t.num_inputs[op] * _INPUT + devices[op]
-    for op in range(num_ops):
-        part = np.uint64(op % NUM_SUMS) * np.uint64(num_devices) + devices[op]
-        s.counts[part] += 1
-        s.sums[part] += t.lasting_bytes[op]
+    width, parts = np.uint64(num_devices), np.uint64(NUM_SUMS)
+    for op in range(np.uint64(num_ops)):
+        s.counts[op % parts * width + devices[op]] += 1
+    if not t.always_fits:
+        for op in range(np.uint64(num_ops)):
+            s.sums[op % parts * width + devices[op]] += t.lasting_bytes[op]
     first = np.uint64(0)
     for device in range(num_devices):
         s.queue_head[device] = s.queue_tail[device] = s.arrivals_head[device] = first
