@@ -99,6 +99,7 @@ class StartOrderScratch(NamedTuple):
     needed: Floats  # [num_devices] bytes taken, as if none were freed
     counts: Ints  # [NUM_SUMS * num_devices] ops on each device, in independent sums
     sums: Floats  # [NUM_SUMS * num_devices] bytes that ops there take
+    is_recorded: Bools  # [1] whether there is room for the schedule
 
 
 class Recording(NamedTuple):
@@ -188,6 +189,7 @@ def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScra
         needed=np.zeros(num_devices),
         counts=_ints(NUM_SUMS * num_devices),
         sums=np.zeros(NUM_SUMS * num_devices),
+        is_recorded=np.zeros(1, bool),
     )
 
 

@@ -154,6 +154,8 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
     arrivals, next_start, id_bits = s.arrivals, s.next_start, t.id_bits
     id_mask = (1 << id_bits) - 1
     lookahead_ns = int(t.lookahead_ns)
+    # looked up each time, lest the compiler makes a copy of the loop for each case
+    is_recorded = s.is_recorded
 
     for source in range(len(num_inputs)):
         if num_inputs[source] == 0:
@@ -195,7 +197,7 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
 
             # its finish is known, and with it when its tensors arrive
             free = start + int(duration_ns[op, speed])
-            if recording is not None:
+            if recording is not None and is_recorded[0]:
                 recording.start_ns[op] = start
                 recording.sequence[recording.sequence_end[device]] = op
                 recording.sequence_end[device] += 1
@@ -207,7 +209,7 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                 arrival = free
                 if target != device:
                     arrival = _send(t, s, op, edge, device, target, free)
-                if recording is not None:
+                if recording is not None and is_recorded[0]:
                     recording.arrival_ns[edge] = arrival
                 ready = max(ready_ns[consumer], arrival)
                 ready_ns[consumer] = ready
@@ -356,7 +358,7 @@ def simulate_rows(
         placements: Device of each op, ``[batch, num_ops]``.
         step_ns: Gets the step times in nanoseconds, ``[batch]``.
         settled: Gets whether a row is surely feasible, ``[batch]``; only then its step time is set.
-        recording: Gets the schedule of the last row that is; may be None.
+        recording: Gets the schedule of the last row that is, or has no room; may be None.
     """
     t, s = borrow(t), borrow(s)
     for row in range(len(placements)):
@@ -366,7 +368,8 @@ def simulate_rows(
             _reset(t, s, placement)
             if _surely_fits(t, s):
                 if recording is not None:
-                    for device in range(len(s.queue_head)):
+                    s.is_recorded[0] = len(recording.start_ns) > 0
+                    for device in range(len(recording.sequence_head)):
                         recording.sequence_head[device] = s.queue_head[device]
                         recording.sequence_end[device] = s.queue_head[device]
                 step_ns[row] = _simulate(t, s, placement, recording)
