@@ -188,11 +188,12 @@ def train(
         if on_heuristics is not None:
             on_heuristics(heuristics)
 
-    def search(*args: Any, **keywords: Any) -> SearchResult:
+    def search(problem: Problem, **keywords: Any) -> SearchResult:
+        record.problem = problem  # with the priorities that it is searched with
         kind: Search = _PolicySearch(record, start) if config.training else _PlainSearch(record)
         if start is not None:
             keywords["start"] = _best_choices(start, problem)
-        return kind(*args, **keywords)
+        return kind(problem, **keywords)
 
     search.__name__ = config.strategy  # solve() names by it who found the best
     try:
@@ -284,6 +285,7 @@ class _Record:
                     problem.cluster,
                     problem.expand(choices),
                     order=problem.order,
+                    priorities=problem.priorities,
                     step_time=seconds,
                     found_by=found_by,
                 )

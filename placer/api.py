@@ -29,7 +29,7 @@ class Solution:
     """What was tried on a problem, and the best of it.
 
     Attributes:
-        problem: The problem.
+        problem: The problem, with the priorities of what was searched from.
         heuristics: Every heuristic with its step time or the reason why it has none.
         search: What the search found; None if it found nothing feasible or had no budget left.
         choices: The best choices evaluated, ``[num_groups]``.
@@ -61,6 +61,7 @@ class Solution:
             self.problem.cluster,
             self.problem.expand(self.choices),
             order=self.problem.order,
+            priorities=self.problem.priorities,
             step_time=self.step_time_seconds,
             speedup=reference / self.step_time_seconds if reference else None,
             found_by=self.found_by,
@@ -156,6 +157,8 @@ def solve(
         on_heuristics(heuristics)
     best = best_heuristic(heuristics)
     start = best or _nearest_to_fitting(problem, heuristics)
+    if start is not None and start.priorities is not None:
+        problem = problem.with_priorities(start.priorities)
     found = None
     num_evaluated = sum(row.choices is not None for row in heuristics)
     left = np.inf if seconds is None else seconds - (time.perf_counter() - began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +37,8 @@ class Problem:
         groups: Its op groups: what one decision places.
         evaluator: Tells step times of placements.
         order: Which ready op a device starts first under this evaluator.
+        priorities: With order ``"priority"``, a figure per op, highest first, ``[num_ops]``; None
+            for the simulator's own.
     """
 
     graph: OpGraph
@@ -44,6 +46,7 @@ class Problem:
     groups: OpGroups
     evaluator: Evaluator
     order: Order = "fifo"
+    priorities: NDArray[np.float64] | None = None
 
     @classmethod
     def build(
@@ -70,6 +73,28 @@ class Problem:
         """
         simulator = Simulator(graph, cluster, order=order, num_threads=num_threads)
         return cls(graph, cluster, group_ops(graph, num_groups), simulator, order)
+
+    @property
+    def takes_priorities(self) -> bool:
+        """Whether step times are simulated with order ``"priority"``."""
+        return self.order == "priority" and isinstance(self.evaluator, Simulator)
+
+    def with_priorities(self, priorities: NDArray[np.float64]) -> Problem:
+        """The same problem with other priorities, ``[num_ops]``.
+
+        Raises:
+            UsageError: Step times that are not simulated with order ``"priority"``.
+        """
+        if not self.takes_priorities or not isinstance(self.evaluator, Simulator):
+            raise UsageError("priorities need step times simulated with order 'priority'")
+        simulator = Simulator(
+            self.graph,
+            self.cluster,
+            order=self.order,
+            priorities=priorities,
+            num_threads=self.evaluator.num_threads,
+        )
+        return replace(self, evaluator=simulator, priorities=simulator.priorities)
 
     @property
     def num_groups(self) -> int:

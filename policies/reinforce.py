@@ -373,13 +373,19 @@ class Trainer:
 
 def _identity(problem: Problem) -> dict[str, Any]:
     """What a checkpoint must agree on with the problem that it is restored for."""
+    priorities = problem.priorities
     return {
         "graph": problem.graph.fingerprint,
         "cluster": problem.cluster.fingerprint,
         "num_groups": problem.num_groups,
-        "group_of_op": hashlib.sha256(problem.groups.group_of_op.tobytes()).hexdigest(),
+        "group_of_op": _hash(problem.groups.group_of_op),
         "order": problem.order,
+        "priorities": priorities if priorities is None else _hash(priorities),
     }
+
+
+def _hash(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _describe(identity: dict[str, Any]) -> str:

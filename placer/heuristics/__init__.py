@@ -36,6 +36,17 @@ HEURISTICS: Mapping[str, str] = MappingProxyType(
 )
 """Heuristics by name, each ``"module:attribute"``."""
 
+ORDERS: Mapping[str, str] = MappingProxyType(
+    {
+        "heft": "placer.heuristics.heft:order",
+        "peft": "placer.heuristics.peft:order",
+    }
+)
+"""Heuristics with priorities of their own, each ``"module:attribute"``.
+
+A function of a :class:`placer.problem.Problem` to a figure per op, highest first, ``[num_ops]``.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class HeuristicResult:
@@ -48,6 +59,7 @@ class HeuristicResult:
         feasible: Whether it can run.
         reason: Why not, if it cannot.
         excess_bytes: How much more memory than there is it needs, summed over the devices.
+        priorities: What it was evaluated with, ``[num_ops]``; None for those of the problem.
     """
 
     name: str
@@ -56,6 +68,7 @@ class HeuristicResult:
     feasible: bool
     reason: str | None
     excess_bytes: float = 0.0
+    priorities: NDArray[np.float64] | None = None
 
 
 def evaluate_heuristics(
@@ -70,6 +83,8 @@ def evaluate_heuristics(
 
     Returns:
         One row per candidate; one row that says why for a heuristic with none for this problem.
+        With order ``"priority"`` there is a second row, ``"heft:own_order"``, for one with
+        priorities of its own.
 
     Raises:
         UnknownNameError: No heuristic has one of the names.
@@ -87,17 +102,28 @@ def evaluate_heuristics(
         labels = [name]
         if name == "single_device":
             labels = [f"{name}:{device}" for device in problem.cluster.device_names]
-        evaluations = problem.evaluate(candidates)
-        excess = evaluations.excess_bytes
-        for label, row in zip(labels, range(len(candidates)), strict=True):
-            rows.append(
-                HeuristicResult(
-                    label,
-                    candidates[row],
-                    float(evaluations.step_time_seconds[row]),
-                    bool(evaluations.feasible[row]),
-                    evaluations.reasons[row],
-                    0.0 if excess is None else float(excess[row]),
-                )
-            )
+        rows += _evaluate(problem, labels, candidates)
+        if problem.takes_priorities and name in ORDERS:
+            own = problem.with_priorities(resolve("order", name, ORDERS)(problem))
+            rows += _evaluate(own, [f"{name}:own_order"], candidates)
     return rows
+
+
+def _evaluate(
+    problem: Problem, labels: list[str], candidates: NDArray[np.int32]
+) -> list[HeuristicResult]:
+    """A row for each candidate, by its label."""
+    evaluations = problem.evaluate(candidates)
+    excess = evaluations.excess_bytes
+    return [
+        HeuristicResult(
+            label,
+            candidates[row],
+            float(evaluations.step_time_seconds[row]),
+            bool(evaluations.feasible[row]),
+            evaluations.reasons[row],
+            0.0 if excess is None else float(excess[row]),
+            problem.priorities,
+        )
+        for row, label in enumerate(labels)
+    ]

@@ -24,3 +24,8 @@ def heft(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     """
     tasks = Tasks.of_ops(problem)
     return keep_to_limits(problem, schedule(tasks, upward_ranks(tasks)).device_of_group)[None]
+
+
+def order(problem: Problem) -> NDArray[np.float64]:
+    """Upward ranks as priorities, ``[num_ops]``."""
+    return upward_ranks(Tasks.of_ops(problem))

@@ -27,6 +27,12 @@ def peft(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     return keep_to_limits(problem, result.device_of_group)[None]
 
 
+def order(problem: Problem) -> NDArray[np.float64]:
+    """Mean costs as priorities, ``[num_ops]``."""
+    tasks = Tasks.of_ops(problem)
+    return mean_costs(tasks, optimistic_costs(tasks))
+
+
 def optimistic_costs(tasks: Tasks) -> NDArray[np.float64]:
     """The least seconds from the finish of each task on each device to the end of all.
 

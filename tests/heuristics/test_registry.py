@@ -7,11 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from placer.api import solve
 from placer.cluster import Cluster
 from placer.errors import GraphError, InfeasibleError, PlacerError, UnknownNameError
 from placer.graph import OpGraph
-from placer.heuristics import HEURISTICS, evaluate_heuristics
+from placer.heuristics import HEURISTICS, ORDERS, evaluate_heuristics
 from placer.problem import Problem
+from placer.simulator import Simulator
 from placer.strategies import resolve
 from tests.heuristics.builders import chain, gpus
 from tests.strategies import clusters, graphs
@@ -118,3 +120,28 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("placer.heuristics.metis.metis", broken)
     with pytest.raises(ZeroDivisionError):
         evaluate_heuristics(Problem.build(chain(2), gpus(2)), np.random.default_rng(0), ["metis"])
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_heuristic_with_an_order_of_its_own_has_a_row_for_it(name: str) -> None:
+    """With order "priority" its candidate is simulated with both."""
+    graph, cluster = OpGraph.load("inception_v3"), Cluster.load("v100x8")
+    problem = Problem.build(graph, cluster, order="priority")
+    default, own = evaluate_heuristics(problem, np.random.default_rng(0), [name])
+    assert (default.name, own.name) == (name, f"{name}:own_order")
+    assert default.priorities is None
+    simulator = Simulator(graph, cluster, order="priority", priorities=own.priorities)
+    assert own.step_time_seconds == simulator.step_time(problem.expand(own.choices))
+    (row,) = evaluate_heuristics(Problem.build(graph, cluster), np.random.default_rng(0), [name])
+    assert row.name == name
+
+
+def test_a_placement_has_the_order_that_it_was_found_with() -> None:
+    """On this cluster HEFT's own order is the best of all heuristics."""
+    problem = Problem.build(OpGraph.load("inception_v3"), Cluster.load("v100x8"), order="priority")
+    placement = solve(problem, strategy="random", evaluations=1).placement()
+    assert placement.found_by == "heft:own_order"
+    simulator = Simulator(
+        problem.graph, problem.cluster, order="priority", priorities=placement.priorities
+    )
+    assert simulator.step_time(placement) == placement.step_time
