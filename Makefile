@@ -7,7 +7,7 @@ KERNELS := .venv/.kernels
 INTEROP := .venv-interop/bin
 INTEROP_STAMP := .venv-interop/.stamp
 
-.PHONY: setup demo test interop workloads readme clean
+.PHONY: setup demo test interop workloads readme results clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,10 @@ $(INTEROP_STAMP): constraints-interop.txt
 # runs everything that README and docs/cli.md show, and rewrites table, picture and output
 readme: $(STAMP)
 	$(BIN)/python -m experiments.showcase
+
+# compares all methods on all workloads, for hours, and rewrites docs/results.md; goes on where it was stopped
+results: $(STAMP)
+	$(BIN)/python -m experiments.results --jobs 2
 
 # traces the workloads anew and rewrites their bundled graphs
 workloads: $(STAMP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from placer._units import least_bytes
 from placer.problem import Problem
 
 NUM_TYPES = 16
@@ -101,7 +102,7 @@ def group_traffic(problem: Problem) -> NDArray[np.float64]:
     """Bytes that each group sends each other, ``[num_groups, num_groups]``; 0 on the diagonal.
 
     A tensor counts once per group that reads it. A tensor of no bytes and a control edge count
-    one byte, so that 0 says that there is no edge.
+    a byte, or as little as any tensor, so that 0 says that there is no edge.
     """
     graph, groups = problem.graph, problem.groups.group_of_op
     producers, consumers, tensors = graph.edges
@@ -113,7 +114,7 @@ def group_traffic(problem: Problem) -> NDArray[np.float64]:
     rows = np.column_stack([sources, targets, keys])[crossing]
     sources, targets, keys = np.unique(rows, axis=0).T
     traffic = np.zeros((problem.num_groups, problem.num_groups))
-    np.add.at(traffic, (sources, targets), np.maximum(sizes[keys], 1.0))
+    np.add.at(traffic, (sources, targets), np.maximum(sizes[keys], least_bytes(graph)))
     return traffic
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.tasks import BOUND, Outcome, Task
 from placer.api import best_heuristic
-from placer.errors import InfeasibleError
-from placer.heuristics import evaluate_heuristics
+from placer.errors import InfeasibleError, UsageError
+from placer.heuristics import evaluate_heuristics, with_order_of
 from placer.strategies import STRATEGIES, resolve
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _run_search(problem: Problem, task: Task, heuristics: Sequence[Outcome]) -> 
         reason = f"the heuristics took {spent} evaluations, all of the budget or more"
         return Outcome(task, None, None, reason, spent, 0.0)
     start = _start(heuristics)
+    if start is not None and start.found_by is not None:
+        problem = with_order_of(start.found_by, problem)
     began = time.perf_counter()
     try:
         found: SearchResult = resolve("strategy", task.method, STRATEGIES)(
@@ -135,7 +137,7 @@ def _run_search(problem: Problem, task: Task, heuristics: Sequence[Outcome]) -> 
             seed=task.seed,
             start=None if start is None else np.array(start.choices, np.int32),
         )
-    except InfeasibleError as error:
+    except (InfeasibleError, UsageError) as error:  # none found, or not for such a problem
         seconds = time.perf_counter() - began
         return Outcome(task, None, None, str(error), task.evaluations, seconds)
     seconds = time.perf_counter() - began

@@ -42,6 +42,11 @@ def output_bytes(graph: OpGraph) -> Floats:
     return np.bincount(graph.tensor_producer, graph.tensor_bytes, graph.num_ops).astype(float)
 
 
+def least_bytes(graph: OpGraph) -> float:
+    """What a tensor of no bytes and a control edge count: a byte, or as little as any tensor."""
+    return float(graph.tensor_bytes[graph.tensor_bytes > 0].min(initial=1.0))
+
+
 class Units:
     """Disjoint sets of ops, each known by its root: its first op in the user's order.
 
@@ -118,9 +123,9 @@ def label_edges(
 ) -> tuple[Ints, Ints, Floats]:
     """Edges between sets of ops, ``[num_edges]`` each: producer, consumer, weight.
 
-    The weight is the bytes sent, a tensor counted once for each set that reads it, and one more
-    per tensor or control edge, so that every edge weighs something. They come sorted by producer,
-    then consumer.
+    The weight is the bytes sent, a tensor counted once for each set that reads it, and
+    :func:`least_bytes` more per tensor or control edge, so that every edge weighs something.
+    They come sorted by producer, then consumer.
 
     Args:
         graph: The graph.
@@ -134,7 +139,7 @@ def label_edges(
     num_slots = graph.num_tensors + 1  # slot 0 is for control edges
     keys = (sources * graph.num_ops + targets) * num_slots + tensors + 1
     pairs, slots = np.divmod(np.unique(keys[kept]), num_slots)
-    sizes = np.append(0.0, graph.tensor_bytes)[slots] + 1.0
+    sizes = np.append(0.0, graph.tensor_bytes)[slots] + least_bytes(graph)
     pairs, inverse = np.unique(pairs, return_inverse=True)
     sources, targets = np.divmod(pairs, graph.num_ops)
     weights = np.bincount(inverse, sizes, len(pairs)).astype(np.float64)

@@ -21,9 +21,9 @@ Floats = NDArray[np.float64]
 _NS = 1e9  # nanoseconds per second
 _WINDOWS = 12  # thresholds of what comes before, and of what comes after
 _SOLVER_ERROR = 1e-9  # relative; sums of rounded products
-_MOST_INTERVALS = 1500  # of ops and transfers, for the solver of schedules
+_MOST_INTERVALS = 500  # of ops and transfers, for the solver of schedules
 _LONGEST_HORIZON = 2.0**50  # so that the solver's sums of nanoseconds fit its integers
-_MOST_SOLVER_TIME = 4.0  # in the solver's own deterministic unit, about a second
+_MOST_SOLVER_TIME = 1.0  # in the solver's own deterministic unit: some seconds
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ ORDERS: Mapping[str, str] = MappingProxyType(
 A function of a :class:`placer.problem.Problem` to a figure per op, highest first, ``[num_ops]``.
 """
 
+OWN_ORDER = ":own_order"
+"""Ends the name of a row that was evaluated with priorities of the heuristic's own."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeuristicResult:
@@ -104,9 +107,16 @@ def evaluate_heuristics(
             labels = [f"{name}:{device}" for device in problem.cluster.device_names]
         rows += _evaluate(problem, labels, candidates)
         if problem.takes_priorities and name in ORDERS:
-            own = problem.with_priorities(resolve("order", name, ORDERS)(problem))
-            rows += _evaluate(own, [f"{name}:own_order"], candidates)
+            own_order = name + OWN_ORDER
+            rows += _evaluate(with_order_of(own_order, problem), [own_order], candidates)
     return rows
+
+
+def with_order_of(row: str, problem: Problem) -> Problem:
+    """The problem with the priorities that a row of this name is evaluated with."""
+    if not row.endswith(OWN_ORDER):
+        return problem
+    return problem.with_priorities(resolve("order", row.removesuffix(OWN_ORDER), ORDERS)(problem))
 
 
 def _evaluate(
