@@ -76,6 +76,9 @@ class Comparison:
         num_seeds: Seeds are 0 to one less.
         orders: Which ready op a device starts first.
         groups: At most so many op groups; None for the grouping's own choice.
+
+    Raises:
+        UsageError: Graphs or clusters that differ have one name, by which rows are told apart.
     """
 
     graphs: Sequence[OpGraph]
@@ -85,6 +88,10 @@ class Comparison:
     num_seeds: int = 1
     orders: Sequence[Order] = ("fifo",)
     groups: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_names("graphs", self.graphs)
+        _check_names("clusters", self.clusters)
 
     @property
     def settings(self) -> list[Setting]:
@@ -114,6 +121,16 @@ class Comparison:
     def num_rows(self) -> int:
         """How many rows there will be."""
         return len(self.settings) * len(self.methods) * len(self.evaluations) * self.num_seeds
+
+
+def _check_names(what: str, given: Sequence[OpGraph] | Sequence[Cluster]) -> None:
+    fingerprints: dict[str, str] = {}
+    for one in given:
+        if fingerprints.setdefault(one.name, one.fingerprint) != one.fingerprint:
+            raise UsageError(
+                f"two {what} that differ are named {one.name!r}; expected another name for each, "
+                "as results go by it"
+            )
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -305,7 +322,7 @@ class _Table:
                 task,
                 evaluations,
                 step_time=outcome.step_time_seconds,
-                found_by=outcome.found_by,
+                found_by=None if outcome.step_time_seconds is None else outcome.found_by,
                 infeasible_because=outcome.infeasible_because,
                 evaluations_used=outcome.evaluations,
                 seconds=outcome.seconds,

@@ -60,6 +60,7 @@ class Runner:
 
     def _problem_of(self, task: Task) -> Problem:
         from placer.problem import Problem
+        from placer.simulator import Simulator
 
         key = task.graph, task.cluster, task.order, task.groups
         if key != self._key:
@@ -70,7 +71,11 @@ class Runner:
                 order=task.order,
             )
             # so that no method is charged for loading compiled code
-            self._problem.evaluate(self._problem.allowed.argmax(axis=1)[None])
+            choices = self._problem.allowed.argmax(axis=1)
+            self._problem.evaluate(choices[None])
+            if isinstance(self._problem.evaluator, Simulator):
+                session = self._problem.evaluator.moves(self._problem.expand(choices))
+                session.try_move(0, int(choices[0]))
             self._key = key
         return self._problem
 
@@ -109,15 +114,15 @@ def _run_heuristic(problem: Problem, task: Task) -> Outcome:
         )
     groups = np.arange(problem.num_groups)
     lacking = [
-        (row.excess_bytes, row.choices.tolist())
+        (row.name, row.excess_bytes, row.choices.tolist())
         for row in rows
         if row.choices is not None
         and row.excess_bytes > 0
         and problem.allowed[groups, row.choices].all()
     ]
-    excess, choices = min(lacking, key=lambda pair: pair[0], default=(0.0, None))
+    name, excess, choices = min(lacking, key=lambda row: row[1], default=(None, 0.0, None))
     reason = "; ".join(f"{row.name}: {row.reason}" for row in rows)
-    return Outcome(task, None, None, reason, num_evaluated, seconds, choices, excess)
+    return Outcome(task, None, name, reason, num_evaluated, seconds, choices, excess)
 
 
 def _run_search(problem: Problem, task: Task, heuristics: Sequence[Outcome]) -> Outcome:
@@ -172,6 +177,6 @@ def _start(heuristics: Sequence[Outcome]) -> Outcome | None:
 def _curve(found: SearchResult, spent: int, seconds: float) -> list[tuple[int, float, float]]:
     """Where the best so far changed, and the end, after the evaluations that were spent before."""
     best = found.best_so_far
-    changes = np.flatnonzero(np.isfinite(best) & (np.diff(best, prepend=np.inf) != 0)).tolist()
+    changes = np.flatnonzero(best != np.concatenate([[np.inf], best[:-1]])).tolist()
     curve = [(spent + i + 1, float(found.seconds_so_far[i]), float(best[i])) for i in changes]
     return [*curve, (spent + found.evaluations, seconds, found.step_time_seconds)]

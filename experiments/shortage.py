@@ -6,6 +6,7 @@ import numpy as np
 
 from placer.cluster import Cluster
 from placer.costs import allowed_devices
+from placer.errors import ClusterError
 from placer.graph import OpGraph
 from placer.grouping import group_ops
 
@@ -26,13 +27,14 @@ def find_shortage(graph: OpGraph, cluster: Cluster, groups: int | None = None) -
 
     Returns:
         The reason, or None.
-
-    Raises:
-        ClusterError: An op that no device of the cluster can run.
     """
+    try:
+        allowed = allowed_devices(graph, cluster)
+    except ClusterError as error:  # an op that no device can run
+        return f"{graph.name} does not fit {cluster.name}: {error}"
     op_groups = group_ops(graph, groups)
     by_group = np.ones((op_groups.num_groups, cluster.num_devices), bool)
-    np.logical_and.at(by_group, op_groups.group_of_op, allowed_devices(graph, cluster))
+    np.logical_and.at(by_group, op_groups.group_of_op, allowed)
     memory = np.array([device.memory_bytes for device in cluster.devices])
     needs = np.bincount(op_groups.group_of_op, graph.parameter_bytes, op_groups.num_groups)
     largest = np.where(by_group, memory, 0).max(axis=1)

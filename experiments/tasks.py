@@ -43,8 +43,8 @@ class Outcome(msgspec.Struct, frozen=True):
         task: The task.
         step_time_seconds: Of the best feasible placement that the method itself evaluated, if any;
             for :data:`BOUND` the bound.
-        found_by: The candidate of a heuristic, the strategy, or the heuristic that a strategy
-            started from if it did no better.
+        found_by: The candidate of a heuristic that `choices` are, the strategy, or the heuristic
+            that a strategy started from if it did no better.
         infeasible_because: Why there is none.
         evaluations: How many placements were evaluated; for a strategy, heuristics included.
         seconds: Wall-clock seconds; for a strategy, without the heuristics.

@@ -79,7 +79,8 @@ def compare(
         graphs.append(load_graph(graph, None))
     if not graphs:
         raise UsageError("nothing to compare on: give names of workloads, or --graph")
-    clusters = [load_cluster(name) for name in (cluster.split(",") if cluster else [cluster])]
+    names_of_clusters = [name.strip() for name in cluster.split(",")] if cluster else [None]
+    clusters = [load_cluster(name) for name in names_of_clusters]
     asked = comparison.Comparison(graphs, clusters, names, budgets, seeds, orders, groups)
     folder = ComparisonFolder(out)
     journal = folder.journal()

@@ -14,13 +14,13 @@ from experiments.comparison import Comparison, ComparisonRow
 from experiments.journal import Journal
 from experiments.shortage import find_shortage
 from experiments.summaries import summarize, write_summaries
-from experiments.tasks import BOUND, Outcome
+from experiments.tasks import BOUND, Outcome, Setting
 from placer.api import best_heuristic, solve
 from placer.cluster import Cluster, Device, Link
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.graph import Op, OpGraph
-from placer.heuristics import HEURISTICS
-from placer.problem import Problem
+from placer.heuristics import HEURISTICS, HeuristicResult, with_order_of
+from placer.problem import Problem, SearchResult
 from tests.experiments.builders import cluster, graph
 
 METHODS = ("single_device", "random", "hill_climbing")
@@ -217,6 +217,48 @@ def test_a_setting_without_memory_says_so_and_the_others_go_on() -> None:
     assert rows[2].step_time_seconds
     with pytest.raises(InfeasibleError, match="3,000,000 too many"):
         rows_of(small(clusters=[tight]))
+
+
+def test_a_setting_without_a_device_for_an_op_ends_no_other() -> None:
+    """A cluster of CPUs for a graph that needs a GPU."""
+    needs_gpu = OpGraph.from_ops("g", [Op("a", "Op", flops=1e6, device_kinds=("gpu",))])
+    cpus = [Device(f"cpu:{i}", "cpu", flops=1e9) for i in range(2)]
+    clusters = [Cluster("cpus", cpus, (Link(("cpu:0", "cpu:1"), 1e9),)), two(1e9)]
+    asked = small(graphs=[needs_gpu], clusters=clusters, methods=("heft",), num_seeds=1)
+    lacking, fine = rows_of(asked)
+    assert "g does not fit cpus: op 'a' needs a device of kind gpu" in lacking.infeasible_because
+    assert fine.step_time_seconds
+
+
+def test_curves_begin_at_the_first_feasible_placement() -> None:
+    """A point wherever the best changes, and one at the end."""
+    best = np.array([np.inf, np.inf, 3.0, 3.0, 2.0, 2.0])
+    seconds = np.arange(1.0, 7.0)
+    found = SearchResult("s", np.zeros(1, np.int32), 2.0, 6, 6.5, best, seconds)
+    assert running._curve(found, 10, 6.5) == [(13, 3.0, 3.0), (15, 5.0, 2.0), (16, 6.5, 2.0)]
+
+
+def test_a_start_that_lacks_memory_keeps_its_order(monkeypatch) -> None:
+    """As in solve, the search goes on in the order of the candidate that lacks the least."""
+    setting = Setting(graph(), cluster(), "priority", None)
+    problem = Problem.build(graph(), cluster(), order="priority")
+    choices = np.zeros(problem.num_groups, np.int32)
+    lacking = [
+        HeuristicResult(name, choices, np.inf, False, "no memory", excess)
+        for name, excess in (("heft", 9.0), ("heft:own_order", 5.0))
+    ]
+    searched = []
+
+    def search(problem, **options):
+        searched.append(problem.priorities)
+        raise InfeasibleError("none fits")
+
+    monkeypatch.setattr(running, "evaluate_heuristics", lambda *arguments: lacking)
+    monkeypatch.setattr(running, "resolve", lambda *arguments: search)
+    start = running._run_heuristic(problem, setting.task("heft"))
+    running._run_search(problem, setting.task("hill_climbing", 0, 60), [start])
+    (priorities,) = searched
+    assert np.array_equal(priorities, with_order_of("heft:own_order", problem).priorities)
 
 
 def test_summaries() -> None:
