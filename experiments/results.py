@@ -65,6 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at once")
     jobs = parser.parse_args().jobs
+    if jobs < 1:
+        parser.error(f"--jobs is {jobs}; expected at least 1")
     asked = Comparison(
         graphs=[OpGraph.load(name) for name in WORKLOADS],
         clusters=[Cluster.load(name) for name in CLUSTERS],
@@ -119,8 +121,8 @@ placer compare rnnlm --cluster k80x4 --methods annealing --evaluations {EVALUATI
 Step times are [simulated](simulator.md). A search starts from the best heuristic with its seed; what is shown is the best
 placement that it evaluated itself, so a search may be worse than a heuristic. *Bound* is a step time that no placement
 can beat; the gap is how much longer than that the best step takes. The interval reaches from the least to the greatest
-over seeds. Seconds are those of the method itself, median over seeds; those of `reinforce` and `colocrl`
-include TensorFlow's compiling.
+over seeds. Seconds are those of the method itself, median over seeds; those of a process's first run of `reinforce` or
+`colocrl` on a problem include TensorFlow's compiling. *None found*: no feasible placement or, by `exact`, none with a proof.
 
 ![Best step time against evaluations on {PICTURED}: median and range of {NUM_SEEDS} seeds](results-evaluations.png)
 
@@ -186,7 +188,11 @@ def _setting_table(workload: str, cluster: str, rows: Sequence[MethodSummary]) -
         (row.lower_bound_seconds for row in rows if math.isfinite(row.lower_bound_seconds)),
         default=math.nan,
     )
-    best = {order: min(row.best_seconds for row in rows if row.order == order) for order in orders}
+    found = [row for row in rows if row.num_feasible]
+    best = {
+        order: min((row.best_seconds for row in found if row.order == order), default=math.nan)
+        for order in orders
+    }
     lines = [
         f"### `{workload}` on `{cluster}`",
         "",
@@ -207,7 +213,7 @@ def _setting_table(workload: str, cluster: str, rows: Sequence[MethodSummary]) -
 def _cells(row: MethodSummary, best: float) -> list[str]:
     """Median, interval, gap and seconds; bold where the least step time of all is in it."""
     if not row.num_feasible:
-        return ["-", "infeasible", "", format_seconds(row.seconds)]
+        return ["-", "none found", "", format_seconds(row.seconds)]
     median = format_seconds(row.median_seconds)
     low, high = format_seconds(row.best_seconds), format_seconds(row.high_seconds)
     interval = low if low == high else f"{low} to {high}"

@@ -115,7 +115,7 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> Table:
 
 def _interval(row: MethodSummary) -> str:
     if not row.num_feasible:
-        return "failed" if row.failed_because else "infeasible"
+        return "failed" if row.failed_because else "none found"
     low, high = format_seconds(row.best_seconds), format_seconds(row.high_seconds)
     number, unit = low.split()
     text = low if low == high else f"{number if high.endswith(f' {unit}') else low} to {high}"
@@ -131,7 +131,7 @@ def infeasible_notes(summaries: Sequence[MethodSummary]) -> list[str]:
             key = row.workload, row.cluster, row.infeasible_because
             methods.setdefault(key, []).append(row.method)
     return [
-        f"{workload} on {cluster}, {', '.join(dict.fromkeys(names))}: infeasible: {reason}"
+        f"{workload} on {cluster}, {', '.join(dict.fromkeys(names))}: none found: {reason}"
         for (workload, cluster, reason), names in methods.items()
     ]
 

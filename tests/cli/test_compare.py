@@ -73,7 +73,7 @@ def test_a_table(placer) -> None:
     """It has best, median, interval, what it took and the gap; what does not fit says why."""
     cluster(memory_bytes=7e6).save("c.toml")
     result = placer("compare", *ON_TINY, "--methods", "single_device,heft", "--evaluations", "9")
-    assert "chains on pair, single_device: infeasible: single_device:cpu:0" in result.stdout
+    assert "chains on pair, single_device: none found: single_device:cpu:0" in result.stdout
     columns = ("evaluations", "seeds", "best", "median", "interval", "speedup", "gap", "seconds")
     assert result.stdout.split("method")[1].split()[: len(columns)] == list(columns)
 
@@ -88,6 +88,18 @@ def test_no_memory_at_all(placer, folder: Path) -> None:
         "bytes of variables, all of that 9,000,000 of memory: 3,000,000 too many; by op: 'a0' ("
     )
     assert not Path("c").exists()
+
+
+def test_names_tell_what_is_compared_apart(placer, folder: Path) -> None:
+    """Two clusters of one name are refused if they differ; the same one twice is one."""
+    cluster(memory_bytes=2e9).save("d.toml")
+    on = ["--graph", "g.json", "--methods", "heft", "--json"]
+    result = placer("compare", *on, "--cluster", "c.toml, d.toml", "--out", "c")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: two clusters that differ are named 'pair'; expected")
+    assert not Path("c").exists()
+    result = placer("compare", *on, "--cluster", "c.toml, c.toml")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
 
 
 def test_a_failure_is_said(placer, monkeypatch) -> None:
