@@ -17,6 +17,7 @@ from placer.graph import OpGraph
 from placer.placement import Placement
 from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
+from placer.tf.workers import check_shares
 
 
 class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -43,6 +44,32 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     steps: int = 10
     seconds_limit: float = 60.0
 
+    @property
+    def num_processes(self) -> int:
+        """How many workers to start."""
+        return int(self.workers) if self.workers.isdecimal() else 0
+
+    def check(self) -> None:
+        """Checks all that can be without TensorFlow, before anything is started or written.
+
+        Raises:
+            UnknownNameError: There is no such workload.
+            UsageError: It has no size of such a name, or another figure is outside its range.
+        """
+        known = get_workload(self.workload).sizes if self.workload else {}
+        for name, value in self.sizes.items():
+            if name not in known or value < 1:
+                raise UsageError(
+                    f"--size {name}={value} for workload {self.workload!r}; expected NAME=NUMBER "
+                    f"with a name of: {', '.join(known)}"
+                )
+        if self.shares:
+            if not self.num_processes:
+                raise UsageError("--shares are of processes: give --workers N")
+            check_shares(self.shares, self.num_processes)
+        if not self.seconds_limit > 0:
+            raise UsageError(f"--seconds-limit {self.seconds_limit:g}; expected more than 0")
+
     def build_step(self) -> tuple[Any, tuple[Any, ...]]:
         """The training step of the workload, and the specs of its arguments.
 
@@ -50,28 +77,19 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
             UnknownNameError: There is no such workload.
             UsageError: It has no size of such a name.
         """
-        found = get_workload(self.workload)
-        known = found.sizes
-        for name, value in self.sizes.items():
-            if name not in known or value < 1:
-                raise UsageError(
-                    f"--size {name}={value} for workload {self.workload!r}; expected NAME=NUMBER "
-                    f"with a name of: {', '.join(known)}"
-                )
-        return found.build(**self.sizes)
+        self.check()
+        return get_workload(self.workload).build(**self.sizes)
 
     @contextmanager
     def open_workers(self) -> Iterator[Sequence[str]]:
         """Where the workers are, while the block runs; none for the devices of this process."""
-        if not self.workers.isdecimal():
-            if self.shares:
-                raise UsageError("--shares are of processes: give --workers N")
-            yield self.workers.split(",") if self.workers else ()
-        elif int(self.workers) == 0:
-            yield ()
-        else:
-            with LocalWorkers(int(self.workers), shares=self.shares or None) as workers:
+        if self.num_processes:
+            with LocalWorkers(self.num_processes, shares=self.shares or None) as workers:
                 yield workers
+        elif self.workers and not self.workers.isdecimal():
+            yield self.workers.split(",")
+        else:
+            yield ()
 
     def read_graph(self) -> OpGraph:
         """The graph of the workload.

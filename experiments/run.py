@@ -142,6 +142,11 @@ class RunFolder:
         return RunFolder(self.path / "simulated")
 
     @property
+    def begun(self) -> bool:
+        """Whether all that was asked is there, so that the run can go on."""
+        return (self.path / "config.toml").exists()
+
+    @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return (self.path / "result.json").exists()

@@ -45,9 +45,10 @@ def check_start(start: RunFolder, config: RunConfig) -> None:
             )
     if not start.finished:
         raise UsageError(f"{start.path}: not finished; expected a run that is")
-    if bool(began.training) != bool(config.training):
+    if began.training != config.training:  # its policy is what training goes on with
         raise UsageError(
-            f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it"
+            f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it, as "
+            "it trains with other settings"
         )
 
 

@@ -85,7 +85,7 @@ def measuring_config(
     if workers is None and cluster is not None:
         workers = ",".join(cluster.addresses)
     given: dict[str, Any] = {"warmup": warmup, "steps": steps, "seconds_limit": seconds_limit}
-    return MeasuringConfig(
+    config = MeasuringConfig(
         workload,
         parse_sizes(sizes or []),
         workers or "",
@@ -93,6 +93,8 @@ def measuring_config(
         tuple(devices.split(",")) if devices else (),
         **{name: value for name, value in given.items() if value is not None},
     )
+    config.check()
+    return config
 
 
 def say_waiting(share: float) -> None:

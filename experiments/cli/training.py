@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -132,7 +133,7 @@ def train(
         measuring = measuring_config(workload, *given, cluster=listed)
         if order == "priority":
             raise UsageError("--order priority: TensorFlow's own order is what is measured: fifo")
-    elif evaluator == "measured" and not resume:
+    elif evaluator == "measured" and (folder is None or folder.is_empty()):
         raise UsageError("--evaluator measured needs the model to run: give --workload")
     elif start is not None or any(option is not None for option in given):
         raise UsageError("--start, --workers and all about steps are of --evaluator measured")
@@ -153,6 +154,13 @@ def train(
         if cluster is not None:
             asked["cluster_fingerprint"] = load_cluster(cluster).fingerprint
         config.check_agrees({key: value for key, value in asked.items() if value is not None})
+        if evaluator is not None and (evaluator == "measured") != (config.measuring is not None):
+            raise UsageError(f"--evaluator {evaluator}: the run was started with the other one")
+        if start is not None and (
+            not folder.simulated.begun
+            or RunFolder(start).read_config() != folder.simulated.read_config()
+        ):
+            raise UsageError(f"--start {start}: the run was started from another one")
         problem = build_problem(op_graph, where, config.groups, config.order)
     else:
         where = load_cluster(cluster)
@@ -174,10 +182,10 @@ def train(
         if start is not None:
             check_start(RunFolder(start), config)
         name = f"{op_graph.name}-{where.name}-{config.strategy}-seed{config.seed}"
-        folder = folder or free_folder(Path("runs") / name)
-        folder.create(config, op_graph, where)
-        if start is not None:
+        folder = folder or free_folder(Path("runs") / re.sub(r"[^\w.-]+", "-", name))
+        if start is not None:  # before there is a run, so that none is without it
             shutil.copytree(start, folder.simulated.path)
+        folder.create(config, op_graph, where)
     typer.echo(
         f"{config.strategy} on {config.graph} and {config.cluster}: "
         f"{problem.num_groups} op groups, {problem.num_devices} devices",
@@ -225,7 +233,7 @@ def _train_measured(
         on_simulator = msgspec.structs.replace(
             config, evaluations=DEFAULT_EVALUATIONS, measuring=None
         )
-        if before.is_empty():
+        if not before.begun:
             before.create(on_simulator, problem.graph, problem.cluster)
         _train(problem, on_simulator, before)
     terminal.load_tensorflow()

@@ -41,10 +41,7 @@ class LocalWorkers(Sequence[str]):
         if count < 1:
             raise UsageError(f"{count} workers; expected at least 1")
         self.shares = tuple(shares or [1.0] * count)
-        if len(self.shares) != count or not all(0 < share <= 1 for share in self.shares):
-            raise UsageError(
-                f"shares of the workers are {self.shares}; expected {count} numbers in (0, 1]"
-            )
+        check_shares(self.shares, count)
         self._addresses: tuple[str, ...] = ()
         # they have no reference to this object, whose end is theirs
         self._processes = _Processes(Path(tempfile.mkdtemp(prefix="placer-")))
@@ -97,6 +94,18 @@ class LocalWorkers(Sequence[str]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_shares(shares: Sequence[float], count: int) -> None:
+    """Checks the shares of the time that so many workers may run.
+
+    Raises:
+        UsageError: They are another number, or one is outside its range.
+    """
+    if len(shares) != count or not all(0 < share <= 1 for share in shares):
+        raise UsageError(
+            f"shares of the workers are {tuple(shares)}; expected {count} numbers in (0, 1]"
+        )
 
 
 class _Processes:

@@ -134,6 +134,38 @@ def test_it_learns_on_the_simulator_first(run, fake, tmp_path, monkeypatch) -> N
     assert (simulated.read_config().evaluations, simulated.read_config().measuring) == (30, None)
 
 
+def test_stopped_on_the_simulator(run, fake, tmp_path, monkeypatch) -> None:
+    """Even before the run there was begun, it is begun with all that it needs."""
+    monkeypatch.setattr("experiments.cli.training.DEFAULT_EVALUATIONS", 30)
+    out = tmp_path / "both"
+    on = (*MEASURED, "--cluster", run.inputs[-1], "--evaluations", 20, "--strategy", "random")
+    with monkeypatch.context() as killed:
+        killed.setattr(RunFolder, "finished", property(lambda folder: 1 / 0))
+        assert train(*on, "--out", out).exit_code == 1
+    (out / "simulated").mkdir()
+    (out / "simulated" / ".manifest.json.xyz").touch()  # as a kill while it is written leaves it
+    assert train("--resume", "--out", out).exit_code == 0
+    assert RunFolder(out).simulated.read_config().evaluations == 30
+
+
+def test_what_does_not_agree_with_the_run(run, fake, begun, tmp_path) -> None:
+    """Another evaluator or start than the run began with is refused, the same one is not."""
+    out, other = tmp_path / "measured", tmp_path / "other"
+    on = (*begun, "--evaluations", 20, "--out", out, "--resume")
+    assert train(*on).exit_code == 0
+    assert train(*on).exit_code == 0
+    shutil.copytree(run.folder, other)
+    content = (other / "config.toml").read_text()
+    (other / "config.toml").write_text(content.replace("seed = 0", "seed = 1"))
+    result = train(*on, "--start", other)
+    assert result.exit_code == 2
+    assert "the run was started from another one" in result.stderr
+    for folder, evaluator in ((out, "simulated"), (run.folder, "measured")):
+        result = train("--resume", "--out", folder, "--evaluator", evaluator)
+        assert result.exit_code == 2
+        assert "the run was started with the other one" in result.stderr
+
+
 def test_bad_requests(run, fake, begun, tmp_path) -> None:
     """One line, and no folder."""
     out = tmp_path / "none"
@@ -149,6 +181,11 @@ def test_bad_requests(run, fake, begun, tmp_path) -> None:
         "random cannot start from it": (*begun, "--strategy", "random", "--out", out),
         "TensorFlow's own order": (*begun, "--order", "priority", "--out", out),
         "no run": (*MEASURED, *on, "--start", tmp_path),
+        "colocrl cannot start from it": (*begun, "--strategy", "colocrl", "--out", out),
+        "unknown workload 'brunches'": (*MEASURED, *on, *run.inputs[:2], "--workload", "brunches"),
+        "expected 2 numbers in (0, 1]": (*MEASURED, *on, *run.inputs[:2], "--shares", "1"),
+        "--seconds-limit 0; expected": (*MEASURED, *on, *run.inputs[:2], "--seconds-limit", 0),
+        "needs the model to run": (*run.inputs, "--out", out, "--resume", "--evaluator", "measured"),
     }
     for message, arguments in requests.items():
         result = train(*arguments)
