@@ -54,6 +54,8 @@ class FidelityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
         seed: All randomness comes from it.
         misses: How many of the largest misses are explained.
         measuring: Which step is measured, on what and how.
+        graph: Fingerprint of the graph that was given; empty where the ops are profiled.
+        cluster: Fingerprint of the cluster that was given; empty where the devices are described.
     """
 
     FORMAT: ClassVar[str] = "placer.fidelity/1"
@@ -63,6 +65,8 @@ class FidelityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     seed: int
     misses: int
     measuring: MeasuringConfig
+    graph: str = ""
+    cluster: str = ""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -86,6 +90,7 @@ class Repetition(msgspec.Struct, frozen=True):
         step_seconds: Seconds of each step.
         reason: Why it failed, if it did.
         others_share: The share of the processors that others took, if known.
+        busy: Whether that was too much to tell.
     """
 
     round: int
@@ -171,8 +176,9 @@ def choose_placements(problem: Problem, count: int, seed: int) -> list[Candidate
     """Placements of all kinds, each once, fewer than `count` where there are no more.
 
     Those of heuristics; those that REINFORCE on the simulator holds for the best so far on its
-    way; a quarter drawn uniformly; and the others from the first two kinds, with a share of the op
-    groups that differs from placement to placement moved elsewhere.
+    way; of what is left, a third drawn uniformly, and the others from the first two kinds, with a
+    share of the op groups that differs from placement to placement moved elsewhere. None that the
+    simulator says does not fit: it predicts no step time of those.
 
     Args:
         problem: The problem, with simulated step times.
@@ -184,12 +190,12 @@ def choose_placements(problem: Problem, count: int, seed: int) -> list[Candidate
     found: dict[bytes, tuple[str, NDArray[np.int32]]] = {}
 
     def add(kind: str, choices: NDArray[np.int32]) -> None:
-        if len(found) < count:
+        if len(found) < count and problem.evaluate(choices[None]).feasible[0]:
             found.setdefault(choices.astype(np.int32).tobytes(), (kind, choices))
 
-    feasible = [row.choices for row in heuristics if row.feasible and row.choices is not None]
-    for choices in feasible:
-        add("heuristic", choices)
+    for row in heuristics:
+        if row.choices is not None:
+            add("heuristic", row.choices)
     learned = _learn(problem, seed)
     for choices in learned[:: max(1, len(learned) * 4 // count)]:
         add("learned", choices)

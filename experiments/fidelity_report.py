@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.plots import save_figure, style
 from experiments.tables import format_seconds, make_table
-from placer import files
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,10 +28,9 @@ def draw(
         result: What :meth:`experiments.fidelity.FidelityFolder.write` gives.
         path: The picture, ``.png``.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
+    with style():
         figure = Figure(figsize=(5.4, 5.2), layout="constrained")
         axes = figure.subplots()
         for kind, (measured, predicted) in points.items():
@@ -49,8 +48,7 @@ def draw(
         )
         axes.legend(frameon=False)
         axes.grid(alpha=0.25)
-        with files.replacing(path) as aside:
-            figure.savefig(aside, dpi=150)
+        save_figure(figure, path)
 
 
 def fidelity_tables(result: Mapping[str, Any]) -> list[Table]:

@@ -67,6 +67,14 @@ def test_fidelity_is_judged(change, verdicts) -> None:
     assert "| nmt, equal | 200 | 100.0 to 200.0 |" in report.markdown()
 
 
+def test_a_command_that_fails_ends_the_benchmark(capsys) -> None:
+    """What comes after it needs what it makes."""
+    with pytest.raises(SystemExit) as ended:
+        measured.call(["inspect"])
+    assert ended.value.code == 2
+    assert "nothing to inspect" in capsys.readouterr().err
+
+
 def test_all_subjects_have_their_sizes() -> None:
     from experiments.workloads import get_workload
 

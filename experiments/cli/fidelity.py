@@ -83,18 +83,27 @@ def fidelity(
     if graph is not None and cluster is None:
         raise UsageError("--graph needs the cluster that it was timed on: give --cluster")
     given = None if cluster is None else load_cluster(cluster)
+    profiled = None if graph is None else OpGraph.load(graph)
     measuring = measuring_config(
         workload, size, workers, shares, devices, warmup, steps, seconds_limit, given
     )
-    config = FidelityConfig("placer.fidelity/1", placements, seed, misses, measuring)
+    config = FidelityConfig(
+        "placer.fidelity/1",
+        placements,
+        seed,
+        misses,
+        measuring,
+        graph="" if profiled is None else profiled.fingerprint,
+        cluster="" if given is None else given.fingerprint,
+    )
     folder = FidelityFolder(out)
     folder.begin(config)
     terminal.load_tensorflow()
     with measuring.open_workers() as addresses:
 
         def make() -> tuple[OpGraph, Cluster]:
-            if graph is not None and given is not None:
-                return OpGraph.load(graph), given
+            if profiled is not None and given is not None:
+                return profiled, given
             return measuring.calibrate(addresses, given)
 
         op_graph, where = folder.model(make)

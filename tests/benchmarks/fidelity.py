@@ -17,9 +17,8 @@ from typing import Any
 import msgspec
 
 from experiments import terminal
-from experiments.cli import app
 from experiments.tables import format_seconds
-from tests.benchmarks.measured import PATIENCE_SECONDS, SETTINGS, Setting
+from tests.benchmarks.measured import PATIENCE_SECONDS, SETTINGS, Setting, call
 from tests.benchmarks.measuring import Criterion, Report, Table
 from tests.benchmarks.simulator import rewrite
 
@@ -170,9 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for setting in SETTINGS:
             folder = options.out / f"{subject.workload}-{setting.name}"
             if not options.only or folder.name in options.only:
-                words = command(subject, setting, options.placements, folder)
-                print("placer", *words, flush=True)
-                app(words, standalone_mode=False)
+                call(command(subject, setting, options.placements, folder))
     results = {
         f"{subject.workload}, {setting.name}": msgspec.json.decode(path.read_bytes())
         for subject in SUBJECTS

@@ -67,9 +67,16 @@ def learn(setting: Setting, config: MeasuringConfig, folder: Path, evaluations: 
         *("--steps", config.steps, "--evaluations", evaluations, "--resume", "--out", run.path),
         *("--patience", PATIENCE_SECONDS),
     ]
-    print("placer", *command, flush=True)
-    app([str(word) for word in command], standalone_mode=False)
+    call(command)
     return run
+
+
+def call(command: Sequence[object]) -> None:
+    """Calls ``placer``, and ends where it fails or is interrupted; it has said why."""
+    words = [str(word) for word in command]
+    print("placer", *words, flush=True)
+    if code := app(words, standalone_mode=False):
+        sys.exit(code)
 
 
 def repeat(config: MeasuringConfig, run: RunFolder) -> dict[str, list[Measurement]]:

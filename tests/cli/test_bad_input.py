@@ -126,6 +126,10 @@ ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
             "unknown device 'gpu:7'; did you mean 'gpu:1'?",
         ),
         (["inspect", "--graph", "g.json", "--op", "a9"], "unknown op 'a9'; did you mean 'a2'?"),
+        (
+            ["fidelity", "--workload", "rnnml", "--out", "f"],
+            "unknown workload 'rnnml'; did you mean 'rnnlm'?",
+        ),
     ],
 )
 def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, line: str) -> None:
@@ -154,6 +158,14 @@ def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, lin
             ["compare", *ON_TINY, "--evaluations", "10,0"],
             "evaluations is '10,0'; expected whole numbers from 1 to 100,000,000 with commas "
             "between",
+        ),
+        (
+            ["fidelity", "--workload", "rnnlm", "--shares", "1,0.5", "--out", "f"],
+            "--shares are of processes: give --workers N",
+        ),
+        (
+            ["fidelity", "--workload", "rnnlm", "--graph", "none.json", "--cluster", "c.toml", "--out", "f"],
+            "none.json: no such file",
         ),
         (["inspect"], "nothing to inspect: give --graph, --workload or --cluster"),
         (["inspect", "--op", "a"], "--op needs the graph that has it: give --graph or --workload"),

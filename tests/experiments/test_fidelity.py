@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -81,6 +82,15 @@ def test_placements_are_of_all_kinds(candidates) -> None:
     assert len({tuple(c.devices) for c in few}) == len(few) <= 9
 
 
+def test_all_placements_fit() -> None:
+    """In the simulator, which would not predict a step time otherwise."""
+    tight = cluster(memory_bytes=7e6)
+    found = choose_placements(Problem.build(graph(), tight), 30, 0)
+    devices = np.array([candidate.devices for candidate in found], np.int32)
+    assert Simulator(graph(), tight).evaluate(devices).feasible.all()
+    assert {candidate.kind for candidate in found} == set(fidelity.KINDS)
+
+
 def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
     """What was measured is not measured again, and the end is the same."""
     evaluator, folder = FakeEvaluator(), FidelityFolder(tmp_path / "run")
@@ -97,8 +107,9 @@ def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
     measure_all(evaluator, cluster(), some, folder, 0, seen.append)
     assert len(seen) == evaluator.calls == 24 - 15
     assert len(folder.repetitions()) == 24
-    with pytest.raises(UsageError, match="was asked otherwise"):
-        folder.begin(FidelityConfig("placer.fidelity/1", 13, 0, 2, MeasuringConfig("chains")))
+    for change in ({"placements": 13}, {"cluster": cluster().fingerprint}):
+        with pytest.raises(UsageError, match="was asked otherwise"):
+            folder.begin(msgspec.structs.replace(CONFIG, **change))
     (folder.path / "measurements.jsonl").write_text("{}\n")
     with pytest.raises(FormatError, match=r"measurements.jsonl:1: .*round"):
         folder.repetitions()
