@@ -52,9 +52,11 @@ class RunCurves:
         return cls(config, metrics, folder.read_heuristics())
 
     @property
-    def task(self) -> tuple[str, str, str]:
+    def task(self) -> tuple[str, str, str, bool]:
         """What must agree for curves to be comparable."""
-        return self.config.graph_fingerprint, self.config.cluster_fingerprint, self.config.order
+        config = self.config
+        is_measured = config.measuring is not None
+        return config.graph_fingerprint, config.cluster_fingerprint, config.order, is_measured
 
     @property
     def kind(self) -> tuple[str, int, int]:
@@ -76,8 +78,9 @@ def check_picture(path: str | os.PathLike[str]) -> None:
 def plot_runs(runs: Sequence[RunCurves], path: str | os.PathLike[str]) -> None:
     """Draws reward and best step time so far against evaluations.
 
-    There is a column for each graph on each cluster. Runs that differ in the seed alone are one
-    line, their median, in a band from the least to the greatest of them.
+    There is a column for each graph on each cluster, and one where step times are measured. Runs
+    that differ in the seed alone are one line, their median, in a band from the least to the
+    greatest of them.
 
     Raises:
         UsageError: No runs, or a picture of an unknown format.
@@ -121,8 +124,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 def _draw_task(reward_axes: Axes, time_axes: Axes, runs: Sequence[RunCurves]) -> None:
     """Draws all runs of one graph on one cluster."""
     config = runs[0].config
-    order = "" if config.order == "fifo" else f", {config.order} order"
-    reward_axes.set_title(f"{config.graph} on {config.cluster}{order}", loc="left", weight="bold")
+    how = "" if config.order == "fifo" else f", {config.order} order"
+    how += ", measured" if config.measuring is not None else ""
+    reward_axes.set_title(f"{config.graph} on {config.cluster}{how}", loc="left", weight="bold")
     best = [run.metrics["best_step_time_seconds"] for run in runs]
     scale, unit = time_unit(max(float(b[np.isfinite(b)].max(initial=0)) for b in best))
     for number, of_kind in enumerate(_grouped(runs, lambda run: run.kind)):

@@ -27,7 +27,8 @@ class _Group(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has left; typer knows what to do
                 raise
-            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            typer.echo(f"error: {what}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

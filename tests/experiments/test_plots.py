@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from experiments import plots
 from experiments.cli import app
+from experiments.measuring import MeasuringConfig
 from experiments.plots import RunCurves
 from experiments.run import RunFolder
 from placer.errors import FormatError
@@ -60,6 +61,14 @@ def test_axes_are_titled_with_units(curves: RunCurves) -> None:
     assert reward.get_ylabel().startswith("reward, mean of each batch")
     assert time.get_ylabel() == "best step time so far (ms)"
     assert time.get_xlabel() == "evaluations"
+
+
+def test_measured_runs_have_a_column_of_their_own(curves: RunCurves) -> None:
+    """They are no other seed of the run on the simulator."""
+    measured = with_seed(curves, 1, measuring=MeasuringConfig("branches"))
+    assert plots._grouped([curves, measured], lambda run: run.task) == [[curves], [measured]]
+    reward, _ = drawn([measured])
+    assert reward.get_title(loc="left") == "chains on pair, measured"
 
 
 def test_lines_for_what_was_there_before(curves: RunCurves) -> None:
