@@ -31,7 +31,7 @@ from experiments.misses import Miss, explain
 from placer import files
 from placer._draw import draw_choices
 from placer.cluster import Cluster
-from placer.errors import FormatError, PlacerError, UsageError
+from placer.errors import PlacerError, UsageError
 from placer.graph import OpGraph
 from placer.heuristics import evaluate_heuristics
 from placer.placement import Placement
@@ -266,12 +266,11 @@ class FidelityFolder:
         path = self.path / "placements.jsonl"
         if not path.exists():
             files.write_bytes(path, b"".join(msgspec.json.encode(c) + b"\n" for c in make()))
-        return _read_lines(path, Candidate)
+        return files.read_json_lines(path, Candidate)
 
     def repetitions(self) -> dict[tuple[int, int], Repetition]:
         """What was measured so far, by round and placement."""
-        path = self.path / "measurements.jsonl"
-        rows = _read_lines(path, Repetition) if path.exists() else []
+        rows = files.read_json_lines(self.path / "measurements.jsonl", Repetition)
         return {(row.round, row.placement): row for row in rows}
 
     def append(self, row: Repetition) -> None:
@@ -280,12 +279,7 @@ class FidelityFolder:
         Raises:
             PlacerError: The file cannot be written.
         """
-        path = self.path / "measurements.jsonl"
-        try:
-            with path.open("ab") as file:
-                file.write(msgspec.json.encode(row) + b"\n")
-        except OSError as error:
-            raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+        files.append_json_line(self.path / "measurements.jsonl", row)
 
     def misses(self, make: Callable[[], list[Miss]]) -> list[Miss]:
         """What explains the largest misses, found out if it is not there yet."""
@@ -405,22 +399,3 @@ def explain_misses(
                 )
             )
     return misses
-
-
-def _read_lines(path: Path, kind: type[Any]) -> list[Any]:
-    """The structs of a file, a line each; a last line that is cut off is removed from it.
-
-    Raises:
-        FormatError: Another line is no such struct.
-    """
-    content = files.read_bytes(path)
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        files.write_bytes(path, whole)
-    rows = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            rows.append(msgspec.json.decode(line, type=kind))
-        except msgspec.DecodeError as error:
-            raise FormatError(f"{path}:{number}: {error}") from None
-    return rows

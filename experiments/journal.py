@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
-
 from experiments.tasks import Outcome, Task
-from placer.errors import FormatError, PlacerError
+from placer import files
 
 
 class Journal:
@@ -25,10 +22,9 @@ class Journal:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._outcomes: dict[Task, Outcome] = {}
+        done = [] if path is None else files.read_json_lines(path, Outcome)
+        self._outcomes = {outcome.task: outcome for outcome in done}
         self._failures: dict[Task, str] = {}
-        if path is not None and path.exists():
-            self._read(path)
 
     @property
     def outcomes(self) -> Mapping[Task, Outcome]:
@@ -47,33 +43,9 @@ class Journal:
             PlacerError: The file cannot be written.
         """
         self._outcomes[outcome.task] = outcome
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(msgspec.json.encode(outcome) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise PlacerError(
-                f"{self.path}: cannot be written ({error.strerror or error})"
-            ) from None
+        if self.path is not None:
+            files.append_json_line(self.path, outcome)
 
     def fail(self, task: Task, reason: str) -> None:
         """Notes what has failed."""
         self._failures[task] = reason
-
-    def _read(self, path: Path) -> None:
-        content = path.read_bytes()
-        complete = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:complete].splitlines(), start=1):
-            try:
-                outcome = msgspec.json.decode(line, type=Outcome)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise FormatError(
-                    f"{path}: line {number}: no outcome of a comparison ({error})"
-                ) from None
-            self._outcomes[outcome.task] = outcome
-        if complete < len(content):  # killed while it wrote
-            os.truncate(path, complete)

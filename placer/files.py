@@ -81,6 +81,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
+def append_json_line(path: str | os.PathLike[str], row: msgspec.Struct) -> None:
+    """Adds a struct to a file of JSON, one a line; it is on disk when this returns.
+
+    Raises:
+        PlacerError: The file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(msgspec.json.encode(row) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def read_json_lines(path: str | os.PathLike[str], kind: type[T]) -> list[T]:
+    """The structs that :func:`append_json_line` wrote; none if there is no file.
+
+    A last line that is cut off, as where its writer was killed, is removed from the file.
+
+    Raises:
+        FormatError: Another line is no such struct; the message has its number.
+        PlacerError: The file cannot be written.
+    """
+    if not Path(path).exists():
+        return []
+    content = read_bytes(path)
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
+        try:
+            os.truncate(path, complete)
+        except OSError as error:
+            raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+    decoder = msgspec.json.Decoder(kind)
+    rows = []
+    for number, line in enumerate(content[:complete].splitlines(), start=1):
+        try:
+            rows.append(decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}:{number}: {error}") from None
+    return rows
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from placer import files
 from placer.cluster import Cluster
-from placer.errors import FormatError, PlacementError, PlacerError, UsageError
+from placer.errors import PlacementError, PlacerError, UsageError
 from placer.graph import OpGraph
 from placer.placement import Evaluations, Placement, check_placements
 from placer.tf import _load, _wire
@@ -312,19 +312,8 @@ class MeasurementLog:
         Raises:
             FormatError: Another line is not of this format.
         """
-        if not self.path.exists():
-            return {}
-        content = files.read_bytes(self.path)
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            files.write_bytes(self.path, whole)
-        decode = msgspec.json.Decoder(self.Line).decode
         found = {}
-        for number, text in enumerate(whole.splitlines(), start=1):
-            try:
-                line = decode(text)
-            except msgspec.DecodeError as error:
-                raise FormatError(f"{self.path}:{number}: {error}") from None
+        for line in files.read_json_lines(self.path, self.Line):
             if (line.graph, line.cluster) == (self._graph.fingerprint, self._cluster.fingerprint):
                 found[np.array(line.devices, np.int32).tobytes()] = Measurement(
                     line.step_seconds, line.warmup_seconds, line.reason, line.others_share
@@ -346,13 +335,7 @@ class MeasurementLog:
             found.reason,
             found.others_share,
         )
-        try:
-            with self.path.open("ab") as log:
-                log.write(msgspec.json.encode(line) + b"\n")
-        except OSError as error:
-            raise PlacerError(
-                f"{self.path}: cannot be written ({error.strerror or error})"
-            ) from None
+        files.append_json_line(self.path, line)
 
 
 @dataclass

@@ -140,7 +140,7 @@ def test_a_line_cut_off_is_run_again(tmp_path: Path) -> None:
 def test_a_file_of_something_else(tmp_path: Path, line: str) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(FormatError, match=r"runs\.jsonl: line 1: no outcome of a comparison"):
+    with pytest.raises(FormatError, match=r"runs\.jsonl:1: "):
         Journal(path)
 
 
