@@ -72,9 +72,9 @@ def fidelity(
         choose_placements,
         compare,
         explain_misses,
+        fidelity_tables,
         measure_all,
     )
-    from experiments.fidelity_report import fidelity_tables
     from experiments.measuring import check_same_ops
     from placer.graph import OpGraph
     from placer.problem import Problem

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments import fidelity, misses
+from experiments import fidelity
 from experiments.fidelity import (
     FidelityConfig,
     FidelityFolder,
@@ -16,6 +16,7 @@ from experiments.fidelity import (
     choose_placements,
     compare,
     measure_all,
+    misses,
     rank_correlation,
 )
 from experiments.measuring import MeasuringConfig

@@ -6,10 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
+from experiments.fidelity.figures import Comparison
+from experiments.fidelity.placements import Candidate
 from placer.graph import OpGraph
-from placer.placement import Schedule
-from placer.tf import OpTimes
+from placer.placement import Placement, Schedule
+from placer.simulator import Simulator
+from placer.tf import MeasuredEvaluator, OpTimes
 
 _MOST_SHOWN = 8
 
@@ -119,3 +123,33 @@ def _transfers(graph: OpGraph, schedule: Schedule, times: dict[str, OpTimes]) ->
         if key not in found or waited < found[key].measured_seconds:
             found[key] = difference
     return list(found.values())
+
+
+def explain_misses(
+    evaluator: MeasuredEvaluator,
+    simulator: Simulator,
+    candidates: Sequence[Candidate],
+    comparison: Comparison,
+    count: int,
+) -> list[Miss]:
+    """Traces a step under the placements with the largest errors and compares it op by op."""
+    misses = []
+    for place in np.argsort(-np.abs(np.log(comparison.predicted / comparison.measured)))[:count]:
+        candidate = candidates[int(comparison.numbers[place])]
+        placement = Placement(
+            evaluator.graph, evaluator.cluster, np.array(candidate.devices, np.int32)
+        )
+        found = evaluator.measure(placement, traced=True)
+        if found.reason is None:
+            schedule = simulator.schedule(placement.devices)
+            miss = explain(simulator.graph, schedule, found.trace)
+            misses.append(
+                msgspec.structs.replace(
+                    miss,
+                    placement=int(comparison.numbers[place]),
+                    kind=candidate.kind,
+                    predicted_seconds=float(comparison.predicted[place]),
+                    measured_seconds=float(comparison.measured[place]),
+                )
+            )
+    return misses

@@ -25,7 +25,7 @@ def draw(
 
     Args:
         points: Measured and predicted step times of each kind of placement, ``[n]`` each.
-        result: What :meth:`experiments.fidelity.FidelityFolder.write` gives.
+        result: What :meth:`experiments.fidelity.folder.FidelityFolder.write` gives.
         path: The picture, ``.png``.
     """
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def draw(
 
 
 def fidelity_tables(result: Mapping[str, Any]) -> list[Table]:
-    """What :meth:`experiments.fidelity.FidelityFolder.write` gives."""
+    """What :meth:`experiments.fidelity.folder.FidelityFolder.write` gives."""
     figures = [
         ("placements", result["placements"]),
         ("of these failed", result["failed"]),
