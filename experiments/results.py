@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import comparison, terminal
-from experiments.comparison import Comparison
-from experiments.comparison_folder import ComparisonFolder
-from experiments.comparison_plots import collect_panels, plot_panels
-from experiments.summaries import MethodSummary, summarize
+from experiments.comparison import Comparison, ComparisonFolder, MethodSummary, summarize
+from experiments.comparison.plots import collect_panels, plot_panels
 from experiments.tables import format_seconds
 from experiments.workloads import WORKLOADS
 from placer import files

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from experiments.summaries import MethodSummary
+    from experiments.comparison import MethodSummary
     from experiments.training import TrainingResult
 
 

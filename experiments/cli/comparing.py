@@ -68,8 +68,7 @@ def compare(
     Methods are heuristics and strategies. Clusters, budgets and orders may be several, with commas
     between. With --json, there is a line for each run.
     """
-    from experiments import comparison, summaries, tables
-    from experiments.comparison_folder import ComparisonFolder
+    from experiments import comparison, tables
 
     names = comparison.parse_methods(methods)
     budgets = comparison.parse_budgets(evaluations)
@@ -82,7 +81,7 @@ def compare(
     names_of_clusters = [name.strip() for name in cluster.split(",")] if cluster else [None]
     clusters = [load_cluster(name) for name in names_of_clusters]
     asked = comparison.Comparison(graphs, clusters, names, budgets, seeds, orders, groups)
-    folder = ComparisonFolder(out)
+    folder = comparison.ComparisonFolder(out)
     journal = folder.journal()
     rows = []
     try:
@@ -98,7 +97,7 @@ def compare(
     rows = asked.sort(rows)
     folder.write(asked, rows, journal)
     if not as_json:
-        summarized = summaries.summarize(rows)
+        summarized = comparison.summarize(rows)
         terminal.print_tables([tables.comparison_table(summarized)])
         for note in tables.infeasible_notes(summarized):
             typer.echo(note)

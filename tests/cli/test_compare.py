@@ -104,12 +104,12 @@ def test_names_tell_what_is_compared_apart(placer, folder: Path) -> None:
 
 def test_a_failure_is_said(placer, monkeypatch) -> None:
     """On stderr, with exit code 1; the other rows are there."""
-    from experiments import running
+    from experiments.comparison import runner
 
     def fail(problem, task):
         raise RuntimeError("no bound today")
 
-    monkeypatch.setattr(running, "_bound", fail)
+    monkeypatch.setattr(runner, "_bound", fail)
     result = placer("compare", *ON_TINY, "--methods", "heft", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["step_time_seconds"]

@@ -9,12 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from experiments import comparison, running, tables
-from experiments.comparison import Comparison, ComparisonRow
-from experiments.journal import Journal
-from experiments.shortage import find_shortage
-from experiments.summaries import summarize, write_summaries
-from experiments.tasks import BOUND, Outcome, Setting
+from experiments import comparison, tables
+from experiments.comparison import Comparison, ComparisonRow, Journal, runner, summarize
+from experiments.comparison.shortage import find_shortage
+from experiments.comparison.summaries import write_summaries
+from experiments.comparison.tasks import BOUND, Outcome, Setting
 from placer.api import best_heuristic, solve
 from placer.cluster import Cluster, Device, Link
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
@@ -96,13 +95,13 @@ def test_what_was_run_is_not_run_again(tmp_path: Path, monkeypatch) -> None:
     """Stopped at any row and begun again: each task is done once, and the rows are the same."""
     expected = rows_of(small())
     done = []
-    original = running.Runner.__call__
+    original = runner.Runner.__call__
 
     def call(self, piece):
         done.append(piece.task)
         return original(self, piece)
 
-    monkeypatch.setattr(running.Runner, "__call__", call)
+    monkeypatch.setattr(runner.Runner, "__call__", call)
     path = tmp_path / "runs.jsonl"
     for _ in range(4):
         for number, _ in enumerate(comparison.compare(small(), Journal(path))):
@@ -147,14 +146,14 @@ def test_a_file_of_something_else(tmp_path: Path, line: str) -> None:
 def test_a_failure_does_not_end_the_others(tmp_path: Path, monkeypatch) -> None:
     """It is said, with what depends on it; the next time it is tried again."""
     path = tmp_path / "runs.jsonl"
-    original = running._run_heuristic
+    original = runner._run_heuristic
 
     def fail(problem, task):
         if task.method == "metis" and task.seed == 1:
             raise MemoryError("too little")
         return original(problem, task)
 
-    monkeypatch.setattr(running, "_run_heuristic", fail)
+    monkeypatch.setattr(runner, "_run_heuristic", fail)
     asked = small(methods=("metis", "heft", "hill_climbing"))
     journal = Journal(path)
     rows = rows_of(asked, journal)
@@ -165,7 +164,7 @@ def test_a_failure_does_not_end_the_others(tmp_path: Path, monkeypatch) -> None:
     assert rows[1].failed_because == "MemoryError: too little"
     assert "metis, which comes before it, has failed" in rows[5].failed_because
     assert [summary.num_feasible for summary in summarize(rows)] == [1, 2, 1]
-    monkeypatch.setattr(running, "_run_heuristic", original)
+    monkeypatch.setattr(runner, "_run_heuristic", original)
     assert not any(row.failed_because for row in rows_of(asked, Journal(path)))
 
 
@@ -235,7 +234,7 @@ def test_curves_begin_at_the_first_feasible_placement() -> None:
     best = np.array([np.inf, np.inf, 3.0, 3.0, 2.0, 2.0])
     seconds = np.arange(1.0, 7.0)
     found = SearchResult("s", np.zeros(1, np.int32), 2.0, 6, 6.5, best, seconds)
-    assert running._curve(found, 10, 6.5) == [(13, 3.0, 3.0), (15, 5.0, 2.0), (16, 6.5, 2.0)]
+    assert runner._curve(found, 10, 6.5) == [(13, 3.0, 3.0), (15, 5.0, 2.0), (16, 6.5, 2.0)]
 
 
 def test_a_start_that_lacks_memory_keeps_its_order(monkeypatch) -> None:
@@ -253,10 +252,10 @@ def test_a_start_that_lacks_memory_keeps_its_order(monkeypatch) -> None:
         searched.append(problem.priorities)
         raise InfeasibleError("none fits")
 
-    monkeypatch.setattr(running, "evaluate_heuristics", lambda *arguments: lacking)
-    monkeypatch.setattr(running, "resolve", lambda *arguments: search)
-    start = running._run_heuristic(problem, setting.task("heft"))
-    running._run_search(problem, setting.task("hill_climbing", 0, 60), [start])
+    monkeypatch.setattr(runner, "evaluate_heuristics", lambda *arguments: lacking)
+    monkeypatch.setattr(runner, "resolve", lambda *arguments: search)
+    start = runner._run_heuristic(problem, setting.task("heft"))
+    runner._run_search(problem, setting.task("hill_climbing", 0, 60), [start])
     (priorities,) = searched
     assert np.array_equal(priorities, with_order_of("heft:own_order", problem).priorities)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import comparison, comparison_plots
-from experiments.comparison import Comparison
-from experiments.comparison_plots import Panel, collect_panels, plot_panels
-from experiments.journal import Journal
+from experiments import comparison
+from experiments.comparison import Comparison, Journal, plots
+from experiments.comparison.plots import Panel, collect_panels, plot_panels
 from tests.experiments.builders import cluster, graph
 
 METHODS = ("single_device", "random")
@@ -47,10 +46,10 @@ def test_aligned_by_hand() -> None:
     """Values hold until beaten, and after the end; the line begins where all have one."""
     first = np.array([[2, 0.2, 9.0], [5, 0.5, 7.0], [6, 0.6, 7.0]])
     second = np.array([[3, 0.1, 8.0], [9, 0.9, 4.0]])
-    x, values = comparison_plots.aligned([first, second], 0)
+    x, values = plots.aligned([first, second], 0)
     assert x.tolist() == [3, 5, 6, 9]
     assert values.tolist() == [[9, 7, 7, 7], [8, 8, 8, 4]]
-    x, values = comparison_plots.aligned([first, second], 1)
+    x, values = plots.aligned([first, second], 1)
     assert x.tolist() == [0.2, 0.5, 0.6, 0.9]
     assert values.tolist() == [[9, 7, 7, 7], [8, 8, 8, 4]]
 
@@ -59,7 +58,7 @@ def draw(panel: Panel, against: str):
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    return axes, comparison_plots._draw_panel(axes, panel, against, METHODS)
+    return axes, plots._draw_panel(axes, panel, against, METHODS)
 
 
 def test_the_largest_budget_is_a_median_in_a_band(compared) -> None:
@@ -69,7 +68,7 @@ def test_the_largest_budget_is_a_median_in_a_band(compared) -> None:
     axes, handles = draw(panel, "evaluations")
     assert set(handles) == {*METHODS, "lower_bound"}
     x, y = handles["random"].get_data()
-    expected_x, values = comparison_plots.aligned(panel.methods[2].curves, 0)
+    expected_x, values = plots.aligned(panel.methods[2].curves, 0)
     np.testing.assert_array_equal(x, expected_x)
     np.testing.assert_allclose(y, np.median(values, axis=0) * 1e3)
     (band,) = [drawn for drawn in axes.collections if isinstance(drawn, PolyCollection)]
@@ -113,7 +112,7 @@ def test_there_are_as_many_axes_as_panels(compared, tmp_path: Path, monkeypatch)
     """Places of the grid without a panel stay empty."""
     _, _, panels = compared
     figures = []
-    monkeypatch.setattr(comparison_plots, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
     for number in (1, 4, 5):
         plot_panels(panels * number, tmp_path / "a.png", "seconds")
         assert sum(axes.get_visible() for axes in figures[-1].axes) == number

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments import comparison, results
-from experiments.comparison import Comparison
-from experiments.journal import Journal
-from experiments.summaries import MethodSummary, summarize
+from experiments.comparison import Comparison, Journal, MethodSummary, summarize
 from placer.cluster import preset_clusters
 from placer.graph import bundled_graphs
 from tests.experiments.builders import cluster, graph

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from experiments.workers import FailedError, Workers
+from experiments.comparison.workers import FailedError, Workers
 from tests.experiments.working import work
 
 

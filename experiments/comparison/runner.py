@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from experiments.tasks import BOUND, Outcome, Task
+from experiments.comparison.tasks import BOUND, Outcome, Task
 from placer.api import best_heuristic
 from placer.errors import InfeasibleError, UsageError
 from placer.heuristics import evaluate_heuristics, with_order_of

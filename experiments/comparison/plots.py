@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.comparison import Comparison
-from experiments.journal import Journal
+from experiments.comparison.asked import Comparison
+from experiments.comparison.journal import Journal
+from experiments.comparison.tasks import BOUND
 from experiments.plots import save_figure, style, time_unit
-from experiments.tasks import BOUND
 from placer.strategies import STRATEGIES
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from experiments.tasks import Outcome, Task
+from experiments.comparison.tasks import Outcome, Task
 from placer import files
 
 

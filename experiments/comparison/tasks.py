@@ -13,6 +13,9 @@ from placer.placement import Order
 BOUND = "lower_bound"
 """The method of a task that works out a bound."""
 
+SINGLE = "single_device"
+"""The heuristic whose step time others are compared with."""
+
 
 class Task(msgspec.Struct, frozen=True):
     """A piece of work, by all that its result depends on.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.comparison import Comparison, ComparisonRow
-from experiments.journal import Journal
-from experiments.summaries import summarize, write_rows, write_summaries
+from experiments.comparison.asked import Comparison
+from experiments.comparison.journal import Journal
+from experiments.comparison.rows import ComparisonRow
+from experiments.comparison.summaries import summarize, write_rows, write_summaries
 from placer.errors import UsageError
 
 
@@ -59,7 +60,7 @@ class ComparisonFolder:
         """
         if self.path is None:
             return
-        from experiments.comparison_plots import collect_panels, plot_panels
+        from experiments.comparison.plots import collect_panels, plot_panels
 
         write_rows(rows, self.path / self.ROWS)
         write_summaries(summarize(rows), self.path / self.SUMMARIES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from experiments.comparison import ComparisonRow
+from experiments.comparison.rows import ComparisonRow
 from placer import files
 from placer.placement import Order
 from placer.strategies import STRATEGIES
