@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -84,7 +86,7 @@ class _Worker:
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        # a daemon is ended with this process; one that is killed leaves a closed connection
+        # a daemon is ended with this process
         self._process: SpawnProcess = _CONTEXT.Process(
             target=_serve, args=(work, theirs), daemon=True
         )
@@ -114,6 +116,7 @@ class _Worker:
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     """Works until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's interrupt is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             piece = connection.recv()
@@ -124,6 +127,14 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
             connection.send(result)
         except OSError:
             return
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as its parent has ended, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)  # in the middle of a piece that nobody waits for
 
 
 def _try(work: Callable[[T], R], piece: T) -> R | FailedError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +50,39 @@ def test_leaving_ends_the_processes() -> None:
             raise KeyboardInterrupt
     assert time.monotonic() - began < 60
     assert not workers._idle[0]._process.is_alive()
+
+
+ENDLESS = """
+import multiprocessing
+from experiments.comparison.workers import Workers
+from tests.experiments.working import work
+with Workers(work, 2) as workers:
+    for _ in workers.map(["process", "sleep"]):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+def test_processes_end_with_a_parent_that_is_killed() -> None:
+    """In the middle of a piece, too."""
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 60
+    while any(_runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that nobody waits for has no command line left."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
