@@ -52,7 +52,7 @@ def _compare(
     journal: Journal,
     jobs: int,
 ) -> Iterator[ComparisonRow]:
-    """The rows, first of settings that lack memory, then of the others."""
+    """The rows, first of settings in which nothing fits, then of the others."""
     table = Table(comparison, settings, journal)
     for setting, shortage in shortages:
         yield from table.without_a_run(setting, shortage)

@@ -126,7 +126,7 @@ def compare(
         if all(repetitions[number, index].reason is None for number in range(ROUNDS))
     ]
     if len(ran) < 2:
-        reasons = {row.reason for row in repetitions.values() if row.reason}
+        reasons = dict.fromkeys(row.reason for row in repetitions.values() if row.reason)
         raise PlacerError(f"{len(ran)} placements ran; expected two or more: {'; '.join(reasons)}")
     steps = [[repetitions[number, i].step_seconds for i in ran] for number in range(ROUNDS)]
     devices = np.array([candidates[index].devices for index in ran], np.int32)
