@@ -17,11 +17,15 @@ PERIOD_SECONDS = 0.002
 def main() -> None:
     """Throttles; it imports nothing else, as each start of a worker waits for it."""
     pid, share = int(sys.argv[1]), float(sys.argv[2])
+    ran = PERIOD_SECONDS * share
     while os.getppid() == pid:
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(PERIOD_SECONDS * (1 - share))
+        # a busy core wakes this process late: stop for as long as the process has run too long
+        time.sleep(ran * (1 - share) / share)
+        continued = time.perf_counter()  # before, as the process may take the core at once
         os.kill(pid, signal.SIGCONT)
         time.sleep(PERIOD_SECONDS * share)
+        ran = time.perf_counter() - continued
 
 
 if __name__ == "__main__":
