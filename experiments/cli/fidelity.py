@@ -73,6 +73,7 @@ def fidelity(
         compare,
         explain_misses,
         fidelity_tables,
+        fit_all,
         measure_all,
     )
     from experiments.measuring import check_same_ops
@@ -119,8 +120,11 @@ def fidelity(
             check_same_ops(op_graph, evaluator.graph)
             measure_all(evaluator, where, candidates, folder, seed, count)
             comparison = compare(simulator, candidates, folder.repetitions())
+            fitted = folder.fitted(lambda: fit_all(simulator, candidates, comparison))
             explained = folder.misses(
-                lambda: explain_misses(evaluator, simulator, candidates, comparison, misses)
+                lambda: explain_misses(
+                    evaluator, Simulator(op_graph, fitted), candidates, comparison, misses
+                )
             )
     result = folder.write(config, comparison, explained)
     if as_json:

@@ -5,6 +5,7 @@ A folder has what was measured, so that it can go on after a stop and be looked 
 ======================  =========================================================
 ``config.toml``         what was asked; :class:`FidelityConfig`
 ``graph.json.gz``       the profiled graph, ``cluster.toml`` the calibrated cluster
+``fitted.toml``         the same cluster with links fitted to all measured steps
 ``placements.jsonl``    the placements, a :class:`Candidate` a line
 ``measurements.jsonl``  what was measured, a :class:`Repetition` a line
 ``misses.json``         what explains the largest misses
@@ -12,7 +13,14 @@ A folder has what was measured, so that it can go on after a stop and be looked 
 ======================  =========================================================
 """
 
-from experiments.fidelity.figures import Comparison, Repetition, compare, rank_correlation
+from experiments.fidelity.figures import (
+    Comparison,
+    Repetition,
+    compare,
+    fit_all,
+    predict,
+    rank_correlation,
+)
 from experiments.fidelity.folder import FidelityConfig, FidelityFolder, measure_all
 from experiments.fidelity.misses import Miss, explain_misses
 from experiments.fidelity.placements import KINDS, Candidate, choose_placements
@@ -30,6 +38,8 @@ __all__ = [
     "compare",
     "explain_misses",
     "fidelity_tables",
+    "fit_all",
     "measure_all",
+    "predict",
     "rank_correlation",
 ]

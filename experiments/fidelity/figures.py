@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.fidelity.placements import KINDS, Candidate
+from placer.cluster import Cluster
 from placer.errors import PlacerError
 from placer.simulator import Simulator
+from placer.tf import fit_links
 
 Floats = NDArray[np.float64]
 ROUNDS = 2
 """How often all placements are measured: the halves of their repetitions."""
+
+_PARTS = 5
 
 
 class Repetition(msgspec.Struct, frozen=True):
@@ -46,7 +50,8 @@ class Comparison:
     Attributes:
         numbers: Number of each placement, ``[n]``.
         kinds: Kind of each, ``[n]``.
-        predicted: Simulated step times, ``[n]``.
+        alone: Step times simulated with the links as they were timed alone, ``[n]``.
+        predicted: Step times simulated with links that were fitted to other placements, ``[n]``.
         measured: Medians of all steps, ``[n]``.
         halves: Medians of each round, ``[2, n]``.
         num_failed: How many placements failed to run.
@@ -55,6 +60,7 @@ class Comparison:
 
     numbers: NDArray[np.int64]
     kinds: NDArray[np.str_]
+    alone: Floats
     predicted: Floats
     measured: Floats
     halves: Floats
@@ -87,6 +93,11 @@ class Comparison:
             "median_error": float(np.median(np.abs(self.errors))),
             "median_error_by_kind": median,
             "median_ratio": float(np.median(self.predicted / self.measured)),
+            "links_timed_alone": {
+                "spearman": rank_correlation(self.alone, self.measured),
+                "median_error": float(np.median(np.abs(self.alone / self.measured - 1))),
+                "median_ratio": float(np.median(self.alone / self.measured)),
+            },
             "spread": float(self.measured.max() / self.measured.min()),
             "least_seconds": float(self.measured.min()),
             "greatest_seconds": float(self.measured.max()),
@@ -130,12 +141,48 @@ def compare(
         raise PlacerError(f"{len(ran)} placements ran; expected two or more: {'; '.join(reasons)}")
     steps = [[repetitions[number, i].step_seconds for i in ran] for number in range(ROUNDS)]
     devices = np.array([candidates[index].devices for index in ran], np.int32)
+    measured = np.array([np.median(np.concatenate(both)) for both in zip(*steps, strict=True)])
     return Comparison(
         np.array(ran),
         np.array([candidates[index].kind for index in ran]),
         np.asarray(simulator.evaluate(devices).step_time_seconds),
-        np.array([np.median(np.concatenate(both)) for both in zip(*steps, strict=True)]),
+        predict(simulator, devices, measured),
+        measured,
         np.array([[np.median(times) for times in half] for half in steps]),
         len(candidates) - len(ran),
         sum(row.busy for row in repetitions.values()),
     )
+
+
+def predict(simulator: Simulator, devices: NDArray[np.int32], measured: Floats) -> Floats:
+    """Step times simulated with links fitted to measured ones, each to those of other placements.
+
+    The placements are dealt out into five parts. The step times of a part are predicted with
+    links that were fitted to the other four.
+
+    Args:
+        simulator: Has the graph, and the cluster with links as they were timed alone.
+        devices: Two placements or more, ``[n, num_ops]``.
+        measured: Their step times, ``[n]``.
+
+    Returns:
+        Predicted step times, ``[n]``.
+    """
+    part = np.arange(len(devices)) % _PARTS
+    predicted = np.empty(len(devices))
+    for number in np.unique(part).tolist():
+        held_out = part == number
+        cluster = fit_links(
+            simulator.graph, simulator.cluster, devices[~held_out], measured[~held_out]
+        )
+        simulated = Simulator(simulator.graph, cluster).evaluate(devices[held_out])
+        predicted[held_out] = simulated.step_time_seconds
+    return predicted
+
+
+def fit_all(
+    simulator: Simulator, candidates: Sequence[Candidate], comparison: Comparison
+) -> Cluster:
+    """The simulator's cluster with links fitted to everything that was measured."""
+    devices = np.array([candidates[int(i)].devices for i in comparison.numbers], np.int32)
+    return fit_links(simulator.graph, simulator.cluster, devices, comparison.measured)

@@ -89,6 +89,13 @@ class FidelityFolder:
             files.write_bytes(path, b"".join(msgspec.json.encode(c) + b"\n" for c in make()))
         return files.read_json_lines(path, Candidate)
 
+    def fitted(self, make: Callable[[], Cluster]) -> Cluster:
+        """The cluster with links fitted to all that was measured, made if it is not there yet."""
+        path = self.path / "fitted.toml"
+        if not path.exists():
+            make().save(path)
+        return Cluster.load(path)
+
     def repetitions(self) -> dict[tuple[int, int], Repetition]:
         """What was measured so far, by round and placement."""
         rows = files.read_json_lines(self.path / "measurements.jsonl", Repetition)
@@ -125,9 +132,9 @@ class FidelityFolder:
         files.write_bytes(self.path / "fidelity.json", content + b"\n")
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        names = ("predicted", "measured", "first_half", "second_half")
+        names = ("alone", "predicted", "measured", "first_half", "second_half")
         rows.writerow(("placement", "kind", *(f"{name}_seconds" for name in names)))
-        columns = (comparison.predicted, comparison.measured, *comparison.halves)
+        columns = (comparison.alone, comparison.predicted, comparison.measured, *comparison.halves)
         rows.writerows(zip(comparison.numbers, comparison.kinds, *columns, strict=True))
         files.write_bytes(self.path / "fidelity.csv", text.getvalue().encode())
         draw(comparison.points(), result, self.path / "fidelity.png")

@@ -53,6 +53,7 @@ def draw(
 
 def fidelity_tables(result: Mapping[str, Any]) -> list[Table]:
     """What :meth:`experiments.fidelity.folder.FidelityFolder.write` gives."""
+    alone = result["links_timed_alone"]
     figures = [
         ("placements", result["placements"]),
         ("of these failed", result["failed"]),
@@ -65,6 +66,14 @@ def fidelity_tables(result: Mapping[str, Any]) -> list[Table]:
             for kind, error in result["median_error_by_kind"].items()
         ),
         ("predicted over measured, median", _figure(result["median_ratio"])),
+        *(
+            (f"with links timed alone: {name}", shown)
+            for name, shown in (
+                ("rank correlation", _figure(alone["spearman"])),
+                ("median error", f"{alone['median_error']:.1%}"),
+                ("predicted over measured", _figure(alone["median_ratio"])),
+            )
+        ),
         ("least step time", format_seconds(result["least_seconds"])),
         ("greatest over least", f"{result['spread']:.2f}x"),
     ]

@@ -2,6 +2,7 @@
 
 from placer.tf.apply import PlacedFunction, apply, apply_to_graph_def, device_map
 from placer.tf.calibrate import Calibration, calibrate, calibrate_report
+from placer.tf.fit_links import fit_links
 from placer.tf.measure import MeasuredEvaluator, Measurement, OpTimes
 from placer.tf.profile import profile
 from placer.tf.read import Reading, read, read_report
@@ -25,6 +26,7 @@ __all__ = [
     "calibrate",
     "calibrate_report",
     "device_map",
+    "fit_links",
     "profile",
     "read",
     "read_report",

@@ -106,6 +106,9 @@ def report(results: Mapping[str, Mapping[str, Any]]) -> Report:
                 _figure(ceiling),
                 f"{result['median_error']:.1%}",
                 f"{result['median_ratio']:.2f}",
+                _figure(result["links_timed_alone"]["spearman"]),
+                f"{result['links_timed_alone']['median_error']:.1%}",
+                f"{result['links_timed_alone']['median_ratio']:.2f}",
                 f"{result['busy_measurements']} of {2 * result['placements']}",
             )
         )
@@ -138,7 +141,8 @@ def report(results: Mapping[str, Mapping[str, Any]]) -> Report:
                     for found in miss[kind][:2]
                 ]
     columns = ("workload", ">placements", ">step times (ms)", ">spread", ">Spearman")
-    columns += (">ceiling", ">median error", ">predicted / measured", ">machine busy")
+    columns += (">ceiling", ">median error", ">predicted / measured", ">Spearman, links alone")
+    columns += (">error, links alone", ">ratio, links alone", ">machine busy")
     of_misses = ("workload", "placement", ">predicted", ">measured", "explained by")
     return Report(
         "fidelity",

@@ -164,7 +164,17 @@ def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, lin
             "--shares are of processes: give --workers N",
         ),
         (
-            ["fidelity", "--workload", "rnnlm", "--graph", "none.json", "--cluster", "c.toml", "--out", "f"],
+            [
+                "fidelity",
+                "--workload",
+                "rnnlm",
+                "--graph",
+                "none.json",
+                "--cluster",
+                "c.toml",
+                "--out",
+                "f",
+            ],
             "none.json: no such file",
         ),
         (["inspect"], "nothing to inspect: give --graph, --workload or --cluster"),

@@ -185,7 +185,14 @@ def test_bad_requests(run, fake, begun, tmp_path) -> None:
         "unknown workload 'brunches'": (*MEASURED, *on, *run.inputs[:2], "--workload", "brunches"),
         "expected 2 numbers in (0, 1]": (*MEASURED, *on, *run.inputs[:2], "--shares", "1"),
         "--seconds-limit 0; expected": (*MEASURED, *on, *run.inputs[:2], "--seconds-limit", 0),
-        "needs the model to run": (*run.inputs, "--out", out, "--resume", "--evaluator", "measured"),
+        "needs the model to run": (
+            *run.inputs,
+            "--out",
+            out,
+            "--resume",
+            "--evaluator",
+            "measured",
+        ),
     }
     for message, arguments in requests.items():
         result = train(*arguments)
