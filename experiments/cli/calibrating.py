@@ -89,12 +89,9 @@ def calibrate(
     from placer.graph import OpGraph
 
     profiling.check_suffix(out, (".toml",))
-    config = measuring_config("", None, workers, shares, devices)
-    found = profiling.calibrate(
-        config,
-        [OpGraph.load(path) for path in graphs or ()],
-        None if cluster is None else Cluster.load(cluster),
-    )
+    given = None if cluster is None else Cluster.load(cluster)
+    config = measuring_config("", None, workers, shares, devices, cluster=given)
+    found = profiling.calibrate(config, [OpGraph.load(path) for path in graphs or ()], given)
     found.cluster.save(out)
     if as_json:
         terminal.print_json(profiling.summarize_calibration(found) | {"path": str(out)})

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import placer as package
+from placer.cluster import Cluster, Device, Link
+from placer.graph import Op, OpGraph
 from placer.tf import LocalWorkers
 from tests.tf.small import small_measurements
 
@@ -43,6 +48,25 @@ def test_profiles_and_calibrates(placer, folder: Path, monkeypatch) -> None:
     )
     step_time = json.loads(simulated.stdout)["step_time_seconds"]
     assert step_time == pytest.approx(sum(timed), abs=1e-9 * graph.num_ops)
+
+
+def test_the_workers_are_those_of_the_cluster_file(placer, folder: Path) -> None:
+    """Unless others are given."""
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        ports = [server.getsockname()[1] for server in free]
+    names, addresses = ("a", "b"), [f"127.0.0.1:{port}" for port in ports]
+    device = Device("", "cpu", "m", flops=1e9, memory_bandwidth=1e9)
+    devices = [replace(device, name=n, address=a) for n, a in zip(names, addresses, strict=True)]
+    Cluster("hosts", devices, (Link(names, 1e9),)).save("hosts.toml")
+    known = Op("op", "Relu", bytes_accessed=8, seconds={"m": 1e-6})
+    OpGraph.from_ops("known", [known]).save("known.json")
+    calibrate = ("calibrate", "known.json", "--cluster", "hosts.toml", "--out", "new.toml")
+    for options, worker in ((), addresses[0]), (("--workers", "nowhere,b"), "nowhere"):
+        result = placer(*calibrate, *options)
+        assert result.exit_code == 2
+        assert f"worker '{worker}'" in result.stderr
+    assert not Path("new.toml").exists()
 
 
 @pytest.mark.parametrize(
