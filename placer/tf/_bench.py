@@ -12,18 +12,18 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from placer.errors import PlacerError, UsageError
 from placer.graph import OpGraph
 from placer.tf import _wire
+from placer.tf._devices import check_there
 from placer.tf._flatten import flatten_function
-from placer.tf._machine import Workers, check_workers
 from placer.tf._processes import LostError, Process, started
 from placer.tf._profiling import Program, Run
-from placer.tf._program import save_program
-from placer.tf.measure import _check_reachable, _input_values, _session_config, _variable_values
+from placer.tf._program import save_program, step_of, values_of
 from placer.tf.read import reading_of
-from placer.tf.workers import LocalWorkers
+from placer.tf.workers import LocalWorkers, Workers, check_reachable, check_workers
 
 _PROFILING = "placer.tf._profiling"
 
@@ -64,7 +64,7 @@ class Bench:
                 self._addresses = self._local.start()
             elif workers:
                 for address in workers:
-                    _check_reachable(address)
+                    check_reachable(address)
                 self._addresses = tuple(workers)
         except BaseException:
             self._stack.close()
@@ -100,33 +100,20 @@ class Bench:
         """
         flat = flatten_function(function)
         graph = reading_of(flat, name).graph
-        values = [*_variable_values(flat), *_input_values(flat, inputs)]
+        values = values_of(flat, inputs)
         self._num_programs += 1
         folder = self._folder / f"program-{self._num_programs}"
         folder.mkdir()
-        save_program(folder, flat.graph_def, _session_config(bool(self._addresses)), values)
-        outputs = [ref.partition(":")[0] for ref in flat.outputs]
-        step = _wire.Step(
-            devices=tuple(devices),
-            workers=self._addresses,
-            variables=tuple(flat.variables),
-            inputs=flat.inputs,
-            targets=tuple(dict.fromkeys((*outputs, *flat.control_outputs, *flat.inputs))),
-            warmup=warmup,
-            steps=steps,
-        )
+        save_program(folder, flat.graph_def, values, on_workers=bool(self._addresses))
+        step = step_of(flat, devices, warmup=warmup, steps=steps)
         ready = started(
             self._process,
             "the process that takes times",
-            Program(os.fspath(folder), step),
+            Program(os.fspath(folder), replace(step, workers=self._addresses)),
             self._others(),
         )
-        self._devices = tuple(devices)
-        for device in devices:
-            if device not in ready.devices:
-                raise UsageError(
-                    f"TensorFlow has no device {device!r}; it has: {', '.join(ready.devices)}"
-                )
+        check_there(step.devices, ready.devices)
+        self._devices = step.devices
         return graph
 
     def run(self, placement: Sequence[int]) -> tuple[float, ...]:

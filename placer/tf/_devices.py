@@ -59,6 +59,17 @@ def present_devices(cluster: Cluster, devices: Sequence[str] | None) -> tuple[st
     return tuple(full_name(name) for name in names)
 
 
+def check_there(names: Sequence[str], there: Sequence[str]) -> None:
+    """Refuses a device in full that is not among those that there are.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for name in names:
+        if name not in there:
+            raise UsageError(f"TensorFlow has no device {name!r}; it has: {', '.join(there)}")
+
+
 def full_name(name: str) -> str:
     """A device's name in full; where it does not say job or task, those of this process."""
     import tensorflow as tf

@@ -13,10 +13,7 @@ from typing import Any
 from placer.cluster import Cluster, Device, Link
 from placer.errors import UsageError
 from placer.tf._devices import device_names, full_name, present_devices
-from placer.tf.workers import LocalWorkers
-
-Workers = int | Sequence[str] | None
-"""How many processes to start, or where TensorFlow servers are; None or 0 for neither."""
+from placer.tf.workers import LocalWorkers, Workers, check_workers, cpus_of, num_workers
 
 
 def find_devices(
@@ -41,7 +38,7 @@ def find_devices(
     check_workers(workers)
     if devices is None:
         devices = (
-            [f"/job:worker/task:{i}/device:CPU:0" for i in range(num_workers(workers))]
+            cpus_of(workers)
             if workers
             else [
                 device.name
@@ -59,23 +56,16 @@ def find_devices(
     else:
         names = present_devices(cluster, None)
     specs = [tf.DeviceSpec.from_string(name) for name in names]
+    if workers:
+        for name, spec in zip(names, specs, strict=True):
+            if spec.job != "worker" or not 0 <= (spec.task or 0) < num_workers(workers):
+                raise UsageError(
+                    f"TensorFlow has no device {name!r} on {num_workers(workers)} workers; "
+                    f"expected names such as {cpus_of(workers)[-1]!r}"
+                )
     num_cpus = sum(spec.device_type == "CPU" for spec in specs)
-    return names, tuple(_describe(spec, workers, num_cpus) for spec in specs)
-
-
-def check_workers(workers: Workers) -> None:
-    """Refuses what says neither how many workers nor where they are.
-
-    Raises:
-        UsageError: It does not.
-    """
-    if isinstance(workers, str) or (isinstance(workers, int) and workers < 0):
-        raise UsageError(f"workers is {workers!r}; expected how many, or a list of 'host:port'")
-
-
-def num_workers(workers: Workers) -> int:
-    """How many workers there are."""
-    return workers if isinstance(workers, int) else len(workers or ())
+    described = tuple(_describe(spec, workers, num_cpus) for spec in specs)
+    return names, described
 
 
 def _describe(spec: Any, workers: Workers, num_cpus: int) -> Device:

@@ -7,10 +7,7 @@ It takes messages from its standard input, and ends with it. For each program it
 from __future__ import annotations
 
 import itertools
-import os
-import queue
 import statistics
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +18,7 @@ import msgspec
 
 from placer.errors import PlacerError
 from placer.tf import _wire
-from placer.tf._devices import check_kernels
-from placer.tf._flatten import FlatGraph
-from placer.tf._placed import OUTSIDE, assign_devices, variables_of
-from placer.tf._program import load_program
-from placer.tf._steps import describe_error, hold_inputs, seconds_of
+from placer.tf._steps import Runner, describe_error, seconds_of
 
 _SCOPE = "placer_step"  # tells the ops of the graph from those inside its loops and branches
 
@@ -60,34 +53,8 @@ class Run(msgspec.Struct, tag="run", frozen=True):
 _decode = msgspec.json.Decoder(Program | Run).decode
 
 
-class ProgramRunner:
-    """Builds the step of a program under placements and runs it.
-
-    Args:
-        program: The program.
-    """
-
-    def __init__(self, program: Program) -> None:
-        import tensorflow as tf
-
-        self._step = step = program.step
-        graph_def, self._config, values = load_program(Path(program.folder))
-        self._values = dict(zip((*step.variables, *step.inputs), values, strict=True))
-        self._target = ""
-        if step.workers:
-            tasks = tf.train.ClusterSpec({"worker": list(step.workers)})
-            self._config.cluster_def.CopyFrom(tasks.as_cluster_def())
-            self._config.isolate_session_state = True  # variables end with their session
-            self._target = f"grpc://{step.workers[0]}"
-        self._flat = FlatGraph(graph_def, step.inputs)
-        self._variables = variables_of(self._flat)
-
-    def devices(self) -> tuple[str, ...]:
-        """Names of the devices that there are."""
-        import tensorflow as tf
-
-        with tf.compat.v1.Session(self._target, tf.Graph(), self._config) as session:
-            return tuple(device.name for device in session.list_devices())
+class ProgramRunner(Runner):
+    """Builds the step of a program under placements and runs it."""
 
     def run(self, request: Run) -> _wire.Times:
         """Runs the steps; their seconds are those beyond a step of an op that does nothing.
@@ -98,11 +65,11 @@ class ProgramRunner:
         """
         with self._session(request) as (session, nothing, targets):
             run, idle = session.make_callable(targets), session.make_callable([nothing])
-            warmup = tuple(seconds_of(run) for _ in range(self._step.warmup))
+            warmup = tuple(seconds_of(run) for _ in range(self.step.warmup))
             tracer = None if request.traced is None else _Tracer(session, targets)
-            least = statistics.median(seconds_of(idle) for _ in range(10 + self._step.steps))
+            least = statistics.median(seconds_of(idle) for _ in range(10 + self.step.steps))
             steps = []
-            for _ in range(self._step.steps):  # by turns, so that both see the same machine
+            for _ in range(self.step.steps):  # by turns, so that both see the same machine
                 steps.append(seconds_of(run) - least)
                 if tracer is not None:
                     tracer.run()
@@ -115,37 +82,16 @@ class ProgramRunner:
         """A session in which the variables have their values, an op that does nothing, the ops."""
         import tensorflow as tf
 
-        placed = assign_devices(self._flat, self._variables, request.devices, self._step.devices)
-        graph_def = placed.flat.graph_def
-        check_kernels(graph_def)
+        graph_def = self.place(request.devices)
         if request.one_by_one:
             _chain(graph_def)
-        hold_inputs(graph_def, self._values, self._step.inputs)
         with tf.Graph().as_default() as graph:
-            tf.import_graph_def(graph_def, name=_SCOPE)
-            writes, feeds = self._writes(graph)
-            with tf.device(self._step.devices[request.devices[0]]):
+            targets, writes, feeds = self.build(graph_def, _SCOPE)
+            with tf.device(self.step.devices[request.devices[0]]):
                 nothing = tf.raw_ops.NoOp()
-        targets = [graph.get_operation_by_name(f"{_SCOPE}/{name}") for name in self._step.targets]
-        with tf.compat.v1.Session(self._target, graph, self._config) as session:
+        with self.session(graph) as session:
             session.run(writes, feeds)
             yield session, nothing, targets
-
-    def _writes(self, graph: Any) -> tuple[list[Any], dict[Any, Any]]:
-        """Ops that give all variables their first values, and what to feed them."""
-        import tensorflow as tf
-
-        writes, feeds = [], {}
-        handles = {name: name for name in self._step.variables}
-        handles |= {name: f"{OUTSIDE}/{name}" for name in self._step.inputs}
-        for name, handle_name in handles.items():
-            handle = graph.get_tensor_by_name(f"{_SCOPE}/{handle_name}:0")
-            dtype = tf.as_dtype(handle.op.get_attr("dtype"))
-            value = tf.compat.v1.placeholder(dtype, self._values[name].shape)
-            with tf.device(handle.device):
-                writes.append(tf.raw_ops.AssignVariableOp(resource=handle, value=value))
-            feeds[value] = self._values[name]
-        return writes, feeds
 
 
 class _Tracer:
@@ -213,15 +159,14 @@ def op_times(step_stats: Any) -> dict[str, float]:
 def main() -> None:
     """Answers messages until its input ends."""
     replies = _wire.take_stdout()
-    messages: queue.SimpleQueue[Program | Run] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(messages,), daemon=True).start()
+    messages = _wire.receive(_decode)
     runner: ProgramRunner | None = None
     while True:
         message = messages.get()
         reply: _wire.Reply
         try:
             if isinstance(message, Program):
-                runner = ProgramRunner(message)
+                runner = ProgramRunner(Path(message.folder), message.step)
                 reply = _wire.Ready(devices=runner.devices())
             else:
                 assert runner is not None  # noqa: S101
@@ -231,17 +176,6 @@ def main() -> None:
         except Exception as error:  # whatever the step does
             reply = _wire.Failure(describe_error(error))
         _wire.write_all(replies, _wire.frame(reply))
-
-
-def _receive(messages: queue.SimpleQueue[Program | Run]) -> None:
-    """Hands messages on. Ends the process with its input, whatever it is doing then."""
-    received = b""
-    while data := os.read(0, 1 << 20):
-        received += data
-        while (found := _wire.split_frame(received)) is not None:
-            content, received = found
-            messages.put(_decode(content))
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,16 @@ Each message is its length in four bytes, then JSON. Nothing is unpickled.
 from __future__ import annotations
 
 import os
+import queue
 import struct
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 _LENGTH = struct.Struct(">I")
+T = TypeVar("T")
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -146,3 +151,24 @@ def take_stdout() -> int:
     replies = os.dup(1)
     os.dup2(2, 1)
     return replies
+
+
+def receive(decode: Callable[[bytes], T]) -> queue.SimpleQueue[T]:
+    """What comes from the standard input; its end ends the process, whatever it is doing then.
+
+    Args:
+        decode: Makes a message of its bytes.
+    """
+    messages: queue.SimpleQueue[T] = queue.SimpleQueue()
+
+    def hand_on() -> None:
+        received = b""
+        while data := os.read(0, 1 << 20):
+            received += data
+            while (found := split_frame(received)) is not None:
+                content, received = found
+                messages.put(decode(content))
+        os._exit(1)
+
+    threading.Thread(target=hand_on, daemon=True).start()
+    return messages

@@ -10,13 +10,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from placer.cluster import Cluster, Device, Link
-from placer.errors import UsageError
+from placer.errors import PlacerError, UsageError
 from placer.graph import OpGraph
 from placer.tf._bench import Bench
 from placer.tf._fit import Fit, fit_device, rounded
 from placer.tf._links import measure_links
-from placer.tf._machine import Workers, find_devices, num_workers
+from placer.tf._machine import find_devices
 from placer.tf.profile import time_ops
+from placer.tf.workers import Workers, num_workers
 
 _SECONDS_LIMIT = 120.0
 _MATMUL_SIZE = {"cpu": 1024}  # others are so fast that dispatch would count
@@ -185,7 +186,13 @@ def _measure_peaks(bench: Bench, names: Sequence[str], index: int, device: Devic
         graph = bench.load(traced, names, name="peaks", warmup=2, steps=_STEPS)
         known = time_ops(bench, graph, {"": index}, _RUNS)[""]
         ops = [op for op, found in enumerate(graph.op_types) if found == kind]
-        seconds = statistics.median(known[graph.op_names[op]] for op in ops)
+        times = [known[name] for op in ops if (name := graph.op_names[op]) in known]
+        if not times:
+            raise PlacerError(
+                f"TensorFlow's statistics do not say what {kind} takes on {names[index]}; "
+                "expected a device that it can trace"
+            )
+        seconds = statistics.median(times)
         return graph.flops[ops[0]] / seconds, graph.bytes_accessed[ops[0]] / seconds, seconds
 
     size = _MATMUL_SIZE.get(device.kind, 4096)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 import weakref
@@ -24,15 +23,14 @@ from placer.errors import PlacementError, PlacerError, UsageError
 from placer.graph import OpGraph
 from placer.placement import Evaluations, Placement, check_placements
 from placer.tf import _load, _wire
-from placer.tf._devices import device_names, full_name, present_devices
-from placer.tf._flatten import FlatGraph, flatten_function
-from placer.tf._placed import strict_config
+from placer.tf._devices import check_there, device_names, full_name, present_devices
+from placer.tf._flatten import flatten_function
 from placer.tf._processes import LostError, Process, started
-from placer.tf._program import save_program
+from placer.tf._program import save_program, step_of, values_of
 from placer.tf._wire import OpTimes as OpTimes  # it is part of what is measured
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of, reading_of
-from placer.tf.workers import LocalWorkers
+from placer.tf.workers import LocalWorkers, Workers, check_reachable, check_workers, cpus_of
 
 _MEASURING = "placer.tf._measuring"
 
@@ -137,7 +135,7 @@ class MeasuredEvaluator:
         cluster: Cluster,
         *specs: Any,
         devices: Sequence[str] | None = None,
-        workers: int | Sequence[str] = 0,
+        workers: Workers = None,
         inputs: Sequence[Any] | None = None,
         warmup: int = 3,
         steps: int = 10,
@@ -159,21 +157,12 @@ class MeasuredEvaluator:
         function = trace_function(target, specs, training, signature)
         flat = flatten_function(function)
         self.graph = reading_of(flat, name_of(target)).graph
-        values = [*_variable_values(flat), *_input_values(flat, inputs)]
+        values = values_of(flat, inputs)
         self._seconds_limit, self._on_wait = seconds_limit, on_wait
         self.patience_seconds = patience_seconds
         self._log = None if log is None else MeasurementLog(log, self.graph, cluster)
         self._known = {} if self._log is None else self._log.read()
-        outputs = [ref.partition(":")[0] for ref in flat.outputs]
-        step = _wire.Step(
-            devices=names,
-            workers=(),
-            variables=tuple(flat.variables),
-            inputs=flat.inputs,
-            targets=tuple(dict.fromkeys((*outputs, *flat.control_outputs, *flat.inputs))),
-            warmup=warmup,
-            steps=steps,
-        )
+        step = step_of(flat, names, warmup=warmup, steps=steps)
         # it has no reference to the evaluator, whose end is its own
         self._team = _Team(step, Path(tempfile.mkdtemp(prefix="placer-")))
         if isinstance(workers, LocalWorkers):
@@ -181,10 +170,10 @@ class MeasuredEvaluator:
         elif isinstance(workers, int):
             self._team.local = LocalWorkers(workers) if workers else None
         else:
-            self._team.addresses = tuple(workers)
+            self._team.addresses = tuple(workers or ())
         self._close = weakref.finalize(self, self._team.close)
         try:
-            save_program(self._team.folder, flat.graph_def, _session_config(bool(workers)), values)
+            save_program(self._team.folder, flat.graph_def, values, on_workers=bool(workers))
             self._team.start()
         except BaseException:
             self.close()
@@ -371,16 +360,11 @@ class _Team:
             log = self.folder / "measuring.log"
             self.measuring = Process(_MEASURING, os.fspath(self.folder), log=log)
             for address in self.addresses:
-                _check_reachable(address)
+                check_reachable(address)
             addresses = self.local.start() if self.local else self.addresses
             step = msgspec.structs.replace(self.step, workers=addresses)
             ready = started(self.measuring, "the process that measures", step, self._workers())
-            for name in step.devices:
-                if name not in ready.devices:
-                    raise UsageError(
-                        f"TensorFlow has no device {name!r} to measure on; "
-                        f"it has: {', '.join(ready.devices)}"
-                    )
+            check_there(step.devices, ready.devices)
         except BaseException:
             self.stop()
             raise
@@ -466,85 +450,18 @@ class _Team:
         return _load.read_cpu_times([os.getpid(), *own])
 
 
-def _check_reachable(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"worker {address!r} is no address; expected 'host:port'")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise PlacerError(
-            f"worker {address!r} cannot be reached ({error}); expected a TensorFlow server there"
-        ) from None
-
-
 def _device_names(
-    cluster: Cluster, devices: Sequence[str] | None, workers: int | Sequence[str]
+    cluster: Cluster, devices: Sequence[str] | None, workers: Workers
 ) -> tuple[str, ...]:
     """Names of the TensorFlow devices in full, ``[num_devices]``."""
-    if isinstance(workers, str) or (isinstance(workers, int) and workers < 0):
-        raise UsageError(f"workers is {workers!r}; expected how many, or a list of 'host:port'")
+    check_workers(workers)
     if not workers:
         return present_devices(cluster, devices)
     if devices is None:
-        num_workers = workers if isinstance(workers, int) else len(workers)
-        if num_workers != cluster.num_devices:
+        devices = cpus_of(workers)
+        if len(devices) != cluster.num_devices:
             raise UsageError(
-                f"{num_workers} workers for the {cluster.num_devices} devices of cluster "
+                f"{len(devices)} workers for the {cluster.num_devices} devices of cluster "
                 f"{cluster.name!r}; expected one for each, or devices=[...]"
             )
-        devices = [f"/job:worker/task:{i}/device:CPU:0" for i in range(num_workers)]
     return tuple(full_name(name) for name in device_names(cluster, devices))
-
-
-def _session_config(workers: bool) -> Any:
-    from tensorflow.python.eager import context
-
-    # the devices of this process, as its user has set them up, are those of the other one
-    return strict_config(None if workers else context.context().config)
-
-
-def _variable_values(flat: FlatGraph) -> list[Any]:
-    import tensorflow as tf
-    from tensorflow.python.ops.resource_variable_ops import read_variable_op
-
-    types = {node.name: node.attr["dtype"].type for node in flat.graph_def.node}
-    return [
-        read_variable_op(handle, tf.as_dtype(types[name])).numpy()
-        for name, handle in flat.variables.items()
-    ]
-
-
-def _input_values(flat: FlatGraph, inputs: Sequence[Any] | None) -> list[Any]:
-    """The value of each placeholder."""
-    import tensorflow as tf
-
-    nodes = {node.name: node for node in flat.graph_def.node}
-    specs = [
-        tf.TensorSpec(nodes[name].attr["shape"].shape, nodes[name].attr["dtype"].type, name)
-        for name in flat.inputs
-    ]
-    if inputs is None:
-        rng = np.random.default_rng(0)
-        return [_made_up(spec, rng) for spec in specs]
-    given = tf.nest.flatten(list(inputs))
-    if len(given) != len(specs):
-        raise UsageError(f"inputs has {len(given)} tensors; expected {len(specs)}: {specs!r}")
-    values = []
-    for value, spec in zip(given, specs, strict=True):
-        try:
-            tensor = tf.convert_to_tensor(value, spec.dtype)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"input {spec.name!r}: {error}; expected {spec!r}") from None
-        if tensor.shape != spec.shape:
-            raise UsageError(f"input {spec.name!r} has shape {tensor.shape}; expected {spec!r}")
-        values.append(tensor.numpy())
-    return values
-
-
-def _made_up(spec: Any, rng: np.random.Generator) -> Any:
-    import tensorflow as tf
-
-    if spec.dtype.is_floating:
-        return tf.constant(rng.normal(size=spec.shape), spec.dtype).numpy()
-    return tf.zeros(spec.shape, spec.dtype).numpy()

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from placer.errors import UsageError
 from placer.graph import OpGraph
 from placer.tf._bench import Bench
-from placer.tf._machine import Workers, find_devices
+from placer.tf._machine import find_devices
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of
+from placer.tf.workers import Workers
 
 TIMED_SECONDS = 1e-7
 """Ops that take less, a few readings of the clock, are too small to time."""

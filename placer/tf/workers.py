@@ -1,20 +1,75 @@
-"""Workers: TensorFlow servers in processes of this machine."""
+"""Workers: TensorFlow servers, in processes of this machine or elsewhere."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import overload
+from typing import TypeAlias, overload
 
-from placer.errors import UsageError
+from placer.errors import PlacerError, UsageError
 from placer.tf._processes import Process, started
 
 _SERVING = "placer.tf._serving"
+
+Workers: TypeAlias = int | Sequence[str] | None
+"""How many processes to start, or where TensorFlow servers are; None or 0 for neither."""
+
+
+def check_workers(workers: Workers) -> None:
+    """Refuses what says neither how many workers nor where they are.
+
+    Raises:
+        UsageError: It does not, or it says one twice.
+    """
+    if workers is None or isinstance(workers, LocalWorkers):
+        return
+    if isinstance(workers, int):
+        understood = workers >= 0
+    elif isinstance(workers, Sequence) and not isinstance(workers, str):
+        understood = all(isinstance(address, str) for address in workers)
+    else:
+        understood = False
+    if not understood:
+        raise UsageError(f"workers is {workers!r}; expected how many, or a list of 'host:port'")
+    if not isinstance(workers, int) and len(set(workers)) < len(workers):
+        raise UsageError(f"workers are {', '.join(workers)}; expected each of them once")
+
+
+def num_workers(workers: Workers) -> int:
+    """How many workers there are."""
+    return workers if isinstance(workers, int) else len(workers or ())
+
+
+def cpus_of(workers: Workers) -> list[str]:
+    """TensorFlow's name of the CPU of each worker."""
+    return [f"/job:worker/task:{i}/device:CPU:0" for i in range(num_workers(workers))]
+
+
+def check_reachable(address: str) -> None:
+    """Refuses an address at which nothing listens.
+
+    Args:
+        address: ``"host:port"``.
+
+    Raises:
+        UsageError: It is no address.
+        PlacerError: Nothing answers there within some seconds.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"worker {address!r} is no address; expected 'host:port'")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise PlacerError(
+            f"worker {address!r} cannot be reached ({error}); expected a TensorFlow server there"
+        ) from None
 
 
 class LocalWorkers(Sequence[str]):
@@ -51,8 +106,11 @@ class LocalWorkers(Sequence[str]):
         """Starts the workers unless all run; returns where they are.
 
         Raises:
+            UsageError: They were closed.
             PlacerError: One does not start.
         """
+        if not self._close.alive:
+            raise UsageError("the workers are closed; expected others")
         if not self._addresses or not all(worker.alive for worker in self.processes.values()):
             self.stop()
             self._addresses = self._processes.start(self.shares)

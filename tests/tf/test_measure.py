@@ -194,6 +194,8 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({"devices": ["CPU:0", "CPU:9"]}, UsageError, "no device '/device:CPU:9'"),
         ({"workers": 3}, UsageError, "3 workers for the 2 devices of cluster 'cpus'"),
         ({"workers": -1}, UsageError, "workers is -1"),
+        ({"workers": [1, 2]}, UsageError, r"workers is \[1, 2\]"),
+        ({"workers": ["a:1", "a:1"]}, UsageError, "expected each of them once"),
         ({"workers": ["nowhere", "x"]}, UsageError, "'nowhere' is no address"),
         ({"steps": 0}, UsageError, "steps 0"),
         ({"seconds_limit": 0}, UsageError, "seconds_limit is 0"),

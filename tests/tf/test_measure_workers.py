@@ -145,7 +145,9 @@ while True:
         try:
             stat = Path(f"/proc/{process.pid}/stat")
             states = set()
+            deadline = time.monotonic() + 20
             while not {"T", "S"} <= states:
+                assert time.monotonic() < deadline, states
                 states.add(stat.read_text().rpartition(")")[2].split()[0])
             (throttle,) = (
                 Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -153,6 +155,7 @@ while True:
         finally:
             process.kill()
     while Path(f"/proc/{throttle}").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 

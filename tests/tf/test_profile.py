@@ -13,14 +13,17 @@ import tensorflow as tf
 from tensorflow.core.framework import step_stats_pb2
 
 import placer.tf
-from placer.cluster import Cluster
+from placer.cluster import Cluster, Device
 from placer.errors import PlacerError, ReadError, UsageError
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
 from placer.tf import LocalWorkers
+from placer.tf._flatten import flatten_function
 from placer.tf._machine import find_devices
 from placer.tf._profiling import op_times
+from placer.tf.calibrate import _measure_peaks
 from placer.tf.profile import TIMED_SECONDS, time_ops, with_seconds
+from placer.tf.read import reading_of
 from tests.tf.faults import children
 from tests.tf.small import small_measurements
 
@@ -100,16 +103,23 @@ def _content(cluster: Cluster):
     return cluster.devices, cluster.links
 
 
+def _bench(steps, traced, stop_seconds=0.0):
+    """What has traced steps on one device."""
+    return SimpleNamespace(
+        trace=lambda placement: (steps, traced), stop_seconds=lambda device: stop_seconds
+    )
+
+
 def test_seconds_add_up_to_the_step() -> None:
     """Each op that can be timed has its share of what the step takes beyond them all."""
     graph = OpGraph.from_ops("g", [Op(name, "Relu") for name in ("a", "b", "tiny", "unseen")])
     traced = {"a": [3e-6, 5e-6, 4e-6], "b": [1e-6] * 3, "tiny": [5e-8] * 3, "other": [1.0] * 3}
-    bench = SimpleNamespace(trace=lambda placement: ((8e-6, 7e-6, 90e-6), traced))
+    bench = _bench((8e-6, 7e-6, 90e-6), traced)
     found = time_ops(bench, graph, {"cpu": 0}, runs=2)["cpu"]
     assert found == pytest.approx({"a": 5.5e-6, "b": 2.5e-6})
-    hasty = SimpleNamespace(trace=lambda placement: ((1e-6,), traced))
+    hasty = _bench((1e-6,), traced)
     assert time_ops(hasty, graph, {"cpu": 0}, runs=1)["cpu"] == {"a": 4e-6, "b": 1e-6}
-    nothing = SimpleNamespace(trace=lambda placement: ((1e-6,), {}))
+    nothing = _bench((1e-6,), {})
     assert time_ops(nothing, graph, {"cpu": 0}, runs=1)["cpu"] == {}
 
 
@@ -168,15 +178,15 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 def test_a_worker_that_dies_is_named() -> None:
     """And nothing is left of it."""
 
-    def step(x):
+    def inputs():
         os.kill(workers.processes["worker 0"].pid, signal.SIGKILL)
-        return product(x)
+        yield np.ones(SQUARE.shape, np.float32)
 
     with (
         LocalWorkers(1) as workers,
         pytest.raises(PlacerError, match="worker 0: the process was killed"),
     ):
-        placer.tf.profile(step, SQUARE, workers=workers, **BRIEF)
+        placer.tf.profile(product, SQUARE, workers=workers, inputs=inputs(), **BRIEF)
 
 
 def test_a_step_that_fails_says_where_and_why() -> None:
@@ -198,6 +208,32 @@ def test_a_device_that_workers_lack_is_refused() -> None:
         placer.tf.profile(
             product, SQUARE, workers=1, devices=["/job:worker/task:0/device:GPU:0"], **BRIEF
         )
+
+
+@pytest.mark.parametrize("device", ["/job:worker/task:2/device:CPU:0", "CPU:0"])
+def test_a_device_of_no_worker_is_refused(device) -> None:
+    """Before any worker is asked, or started."""
+    workers = LocalWorkers(2, shares=(1, 0.5))
+    with pytest.raises(UsageError, match=r"no device '.*' on 2 workers; .*task:1"):
+        placer.tf.profile(product, SQUARE, workers=workers, devices=[device])
+    assert not workers.processes
+
+
+def test_workers_that_are_closed_do_not_start_again() -> None:
+    """Whoever wants them is told."""
+    with LocalWorkers(1) as workers:
+        pass
+    with pytest.raises(UsageError, match="the workers are closed"):
+        placer.tf.profile(product, SQUARE, workers=workers)
+
+
+def test_a_device_without_statistics_has_no_peaks() -> None:
+    """TensorFlow cannot trace it."""
+    bench = _bench((1e-3,), {})
+    bench.load = lambda function, *_, **__: reading_of(flatten_function(function), "peaks").graph
+    device = Device("gpu:0", "gpu")
+    with pytest.raises(PlacerError, match="do not say what MatMul takes on GPU:0"):
+        _measure_peaks(bench, ["GPU:0"], 0, device)
 
 
 def test_calibration_needs_graphs_that_fit_the_cluster() -> None:
