@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from placer.cluster import Cluster, Device, Link
 from placer.errors import UsageError
 from placer.tf._devices import device_names, full_name, present_devices
@@ -28,7 +30,7 @@ def find_devices(
 
     Returns:
         TensorFlow's names in full, and the devices without rates, ``[num_devices]`` each. Where
-        memory is not known it is ``inf``.
+        memory is not known it is ``inf``. Where each is the CPU of a server, it has its address.
 
     Raises:
         UsageError: A device that TensorFlow does not have, or an argument outside its range.
@@ -65,6 +67,11 @@ def find_devices(
                 )
     num_cpus = sum(spec.device_type == "CPU" for spec in specs)
     described = tuple(_describe(spec, workers, num_cpus) for spec in specs)
+    if workers and not isinstance(workers, (int, LocalWorkers)) and given == (*cpus_of(workers),):
+        described = tuple(
+            replace(device, address=address)
+            for device, address in zip(described, workers, strict=True)
+        )
     return names, described
 
 

@@ -30,6 +30,7 @@ def test_profiles_and_calibrates(placer, folder: Path, monkeypatch) -> None:
         summary = json.loads(result.stdout)
         result = placer("calibrate", "g.json.gz", *on, "--out", "one.toml")
         assert result.exit_code == 0, result.output
+    assert Cluster.load("one.toml").addresses == (on[1],)
     graph = package.OpGraph.load("g.json.gz")
     timed = [known["worker:0"] for known in graph.seconds if known]
     assert summary == {
