@@ -22,6 +22,7 @@ from placer.tf._flatten import flatten_function
 from placer.tf._processes import LostError, Process, started
 from placer.tf._profiling import Program, Run
 from placer.tf._program import save_program, step_of, values_of
+from placer.tf._throttle import PERIOD_SECONDS
 from placer.tf.read import reading_of
 from placer.tf.workers import LocalWorkers, Workers, check_reachable, check_workers
 
@@ -115,6 +116,19 @@ class Bench:
         check_there(step.devices, ready.devices)
         self._devices = step.devices
         return graph
+
+    def stop_seconds(self, device: int) -> float:
+        """How long each stop of a device's worker takes at least; 0 if it is not throttled.
+
+        Args:
+            device: Index of one of the devices of :meth:`load`.
+        """
+        import tensorflow as tf
+
+        if self._local is None:
+            return 0.0
+        task: int = tf.DeviceSpec.from_string(self._devices[device]).task
+        return PERIOD_SECONDS * (1 - self._local.shares[task])
 
     def run(self, placement: Sequence[int]) -> tuple[float, ...]:
         """Seconds of each step that counts, beyond those of a step that does nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -51,18 +51,31 @@ def measure_links(
             graph = bench.load(function, devices, name="transfers", warmup=2, steps=steps)
             chain = [op for op, kind in enumerate(graph.op_types) if kind == "Identity"]
             for pair in pairs:
+                typical = _typical(bench, pair)
                 few, many = (
-                    statistics.median(bench.run(_there_and_back(graph.num_ops, chain, pair, hops)))
+                    typical(bench.run(_there_and_back(graph.num_ops, chain, pair, hops)))
                     for hops in (_FEW_HOPS, len(chain) - 1)
                 )
                 found[pair][size].append((many - few) / (len(chain) - 1 - _FEW_HOPS))
     links = []
     for source, target in pairs:
-        medians = {size: statistics.median(t) for size, t in found[source, target].items()}
-        latency, bandwidth = fit_link(list(medians), list(medians.values()))
+        typical = _typical(bench, (source, target))
+        seconds = {size: typical(times) for size, times in found[source, target].items()}
+        latency, bandwidth = fit_link(list(seconds), list(seconds.values()))
         pair_names = (names[source], names[target])
         links.append(Link(pair_names, rounded(bandwidth), rounded(latency)))
     return tuple(links)
+
+
+def _typical(bench: Bench, pair: tuple[int, int]) -> Callable[[Iterable[float]], float]:
+    """Median or, if one of the devices is throttled, mean: a stop meets some steps and not others.
+
+    Args:
+        bench: What has loaded a program for the devices.
+        pair: Indices of the devices.
+    """
+    throttled = any(bench.stop_seconds(device) for device in pair)
+    return statistics.fmean if throttled else statistics.median
 
 
 def fit_link(sizes_bytes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:

@@ -40,7 +40,9 @@ def profile(
     either. An op takes the median of its times in TensorFlow's statistics of all steps of all runs,
     plus its share of what a step without statistics takes beyond the sum of these: the dispatch
     of ops. So the seconds of all ops add up to the step time of that device, but for what a
-    step takes that does nothing.
+    step takes that does nothing. On a throttled worker means take the place of medians, and what
+    stops add to ops that are shorter than a stop is shared among these in proportion to their
+    times.
 
     Devices of one model are equally fast: one of them is timed. The models are those of
     ``Cluster.from_tensorflow`` with the same `devices` and `workers`.
@@ -110,7 +112,10 @@ def time_ops(
             totals[name] += steps
             for op, seconds in traced.items():
                 times[name][op] += seconds
-    return {name: _with_dispatch(graph, times[name], totals[name]) for name in devices}
+    return {
+        name: _with_dispatch(graph, times[name], totals[name], bench.stop_seconds(device))
+        for name, device in devices.items()
+    }
 
 
 def with_seconds(graph: OpGraph, seconds: Mapping[str, Mapping[str, float]]) -> OpGraph:
@@ -129,7 +134,10 @@ def with_seconds(graph: OpGraph, seconds: Mapping[str, Mapping[str, float]]) -> 
 
 
 def _with_dispatch(
-    graph: OpGraph, times: Mapping[str, Sequence[float]], totals: Sequence[float]
+    graph: OpGraph,
+    times: Mapping[str, Sequence[float]],
+    totals: Sequence[float],
+    stop_seconds: float,
 ) -> dict[str, float]:
     """Seconds per op that add up to the step time.
 
@@ -137,14 +145,43 @@ def _with_dispatch(
         graph: The graph.
         times: Seconds in each traced step by name of the op.
         totals: Seconds of each step without tracing.
+        stop_seconds: How long each stop of a throttled worker takes; 0 if it is not throttled.
     """
-    medians = {
+    known = {
+        op: seconds
+        for op, seconds in times.items()
+        if op in graph.op_index and statistics.median(seconds) >= TIMED_SECONDS
+    }
+    if not known:
+        return {}
+    if stop_seconds:
+        typical, total = _slowed_by_stops(known, stop_seconds), statistics.fmean(totals)
+    else:
+        typical = {op: statistics.median(seconds) for op, seconds in known.items()}
+        total = statistics.median(totals)
+    dispatch = max(0.0, total - sum(typical.values())) / len(typical)
+    return {op: seconds + dispatch for op, seconds in typical.items()}
+
+
+def _slowed_by_stops(times: Mapping[str, Sequence[float]], stop_seconds: float) -> dict[str, float]:
+    """What each op takes on average on a worker that is stopped now and then.
+
+    A stop meets few of the samples of a short op, whole: a median knows nothing of it, and in the
+    mean of few samples it is chance. But it meets short ops as often as they are long, so all of
+    them together are slowed as each one is. An op that is longer than a stop meets about as many
+    each time.
+
+    Args:
+        times: Seconds in each traced step by name of the op.
+        stop_seconds: How long each stop takes.
+    """
+    means = {op: statistics.fmean(seconds) for op, seconds in times.items()}
+    short = {
         op: median
         for op, seconds in times.items()
-        if op in graph.op_index and (median := statistics.median(seconds)) >= TIMED_SECONDS
+        if (median := statistics.median(seconds)) < stop_seconds  # so it was not stopped
     }
-    if not medians:
-        return {}
-    beyond = statistics.median(totals) - sum(medians.values())
-    dispatch = max(0.0, beyond) / len(medians)
-    return {op: seconds + dispatch for op, seconds in medians.items()}
+    if not short:
+        return means
+    slowdown = sum(means[op] for op in short) / sum(short.values())
+    return means | {op: median * slowdown for op, median in short.items()}

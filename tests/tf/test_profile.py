@@ -18,6 +18,7 @@ from placer.errors import PlacerError, ReadError, UsageError
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
 from placer.tf import LocalWorkers
+from placer.tf._bench import Bench
 from placer.tf._flatten import flatten_function
 from placer.tf._machine import find_devices
 from placer.tf._profiling import op_times
@@ -77,6 +78,11 @@ def test_a_machine_of_workers_is_described_profiled_and_calibrated(tmp_path) -> 
         cluster = Cluster.from_tensorflow(workers=workers, name="two")
         graph = placer.tf.profile(product, SQUARE, workers=workers, **BRIEF)
         found = placer.tf.calibrate_report([graph], cluster, workers=workers, **BRIEF)
+        with Bench(workers, 60) as bench:
+            function = tf.function(product).get_concrete_function(SQUARE)
+            names = [f"/job:worker/replica:0/task:{i}/device:CPU:0" for i in (1, 0)]
+            bench.load(function, names, name="product", warmup=0, steps=1)
+            assert [bench.stop_seconds(device) for device in (0, 1)] == [0.001, 0]
     assert cluster.device_names == ("worker:0", "worker:1")
     first, second = cluster.devices
     assert second.model == f"{first.model}-0.5"
@@ -121,6 +127,28 @@ def test_seconds_add_up_to_the_step() -> None:
     assert time_ops(hasty, graph, {"cpu": 0}, runs=1)["cpu"] == {"a": 4e-6, "b": 1e-6}
     nothing = _bench((1e-6,), {})
     assert time_ops(nothing, graph, {"cpu": 0}, runs=1)["cpu"] == {}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_a_throttled_worker_slows_each_op_alike(share) -> None:
+    """Also ops that its stops meet now and then, and add more to than they take themselves."""
+    rng = np.random.default_rng(0)
+    runs, stop = 2e-3 * share, 2e-3 * (1 - share)
+    net = {f"short{i}": 10 ** rng.uniform(-5.5, -4) for i in range(200)}
+    net |= {"medium": 8e-4, "long": 2e-2}
+    traced, steps = {op: [] for op in net}, []
+    for _ in range(30):
+        ran = start = rng.uniform(0, runs)  # for how long it ran since a stop, all in all
+        for op, seconds in net.items():
+            stops = (ran + seconds) // runs - ran // runs
+            traced[op].append(seconds + stops * stop)
+            ran += seconds
+        steps.append(ran - start + (ran // runs - start // runs) * stop)
+    graph = OpGraph.from_ops("g", [Op(name, "Relu") for name in net])
+    found = time_ops(_bench(steps, traced, stop), graph, {"cpu": 0}, runs=1)["cpu"]
+    for op, seconds in net.items():
+        assert found[op] == pytest.approx(seconds / share, rel=0.25), op
+    assert sum(found.values()) == pytest.approx(np.mean(steps))
 
 
 def test_known_seconds_of_other_models_stay() -> None:
