@@ -23,7 +23,8 @@ Ints = NDArray[np.int32]
 Indices = NDArray[np.uint32]  # compiled code need not look whether one is negative
 Keys = NDArray[np.int64]
 
-MOST_SECONDS = 2.0**53 / 1e9
+_MOST_NS = 2.0**53
+MOST_SECONDS = _MOST_NS / 1e9
 """About 104 days: up to here, sums of nanoseconds are exact."""
 
 _KEY_BITS = 62
@@ -354,7 +355,7 @@ def each_channel_has_one_source(cluster: Cluster) -> bool:
 
 
 def times_fit_keys(tables: Tables) -> bool:
-    """Whether no time is too large for a key, even if everything happened one by one."""
+    """Whether all times are exact and fit keys, even if everything happened one by one."""
     apart = ~np.eye(len(tables.bandwidth), dtype=bool)
     num_slots = np.diff(tables.output_offsets)
     producers = np.repeat(np.arange(len(num_slots)), np.diff(tables.edge_offsets))
@@ -364,7 +365,7 @@ def times_fit_keys(tables: Tables) -> bool:
     seconds = len(producers) * tables.latency_seconds[apart].max(initial=0.0)
     seconds += (edge_bytes / tables.bandwidth[apart]).max(initial=0.0)
     ns = tables.duration_ns.max(axis=1).sum() + seconds * 1e9 + len(producers)
-    return bool(ns < 1 << (_KEY_BITS - tables.id_bits))
+    return bool(ns < min(_MOST_NS, 1 << (_KEY_BITS - tables.id_bits)))
 
 
 def _least_transfer_ns(cluster: Cluster) -> float:

@@ -158,6 +158,22 @@ def test_times_that_leave_no_room_for_an_op_beside_them() -> None:
     assert simulator.step_time(placement) == expected
 
 
+def test_steps_that_are_too_long_to_be_exact() -> None:
+    """Beyond 2^53 ns sums are rounded; one engine adds them up, so that all that is said agrees."""
+    rng = np.random.default_rng(0)
+    times = rng.integers(2**51, 2**52, 40).tolist()
+    ops = graph(*(op(f"op{i}", ns, f"op{i - 1}" if i else "", (1,)) for i, ns in enumerate(times)))
+    simulator = Simulator(ops, cluster(2, latency_ns=8))
+    placement = rng.integers(0, 2, 40)
+    session = simulator.moves(placement)
+    for moved in range(40):
+        placement[moved] = 1 - placement[moved]
+        seconds = simulator.schedule(placement).step_time_seconds
+        assert simulator.step_time(placement) == seconds
+        assert session.try_move(moved, placement[moved]) == seconds
+        session.commit()
+
+
 @pytest.mark.parametrize("order", ["fifo", "priority"])
 def test_many_devices(order: str) -> None:
     """Both engines agree on more devices than ops are ready, and on no power of two."""
