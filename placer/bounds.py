@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 _NS = 1e9  # nanoseconds per second
 _WINDOWS = 12  # thresholds of what comes before, and of what comes after
-_SOLVER_ERROR = 1e-9  # relative; sums of rounded products
+_ROUNDING = 1e-10  # relative; of sums of a million rounded figures
 _MOST_INTERVALS = 500  # of ops and transfers, for the solver of schedules
 _LONGEST_HORIZON = 2.0**50  # so that the solver's sums of nanoseconds fit its integers
 _MOST_SOLVER_TIME = 1.0  # in the solver's own deterministic unit: some seconds
@@ -140,7 +140,7 @@ def _check_memory(problem: Problem) -> None:
     """
     needed = float(problem.group_parameter_bytes.sum())
     there = float(sum(device.memory_bytes for device in problem.cluster.devices))
-    if needed > there:
+    if needed > there * (1 + _ROUNDING):
         raise InfeasibleError(
             f"no placement fits: the variables of graph {problem.graph.name!r} have "
             f"{needed:,.0f} bytes, the devices of cluster {problem.cluster.name!r} "
@@ -212,10 +212,11 @@ def _priced(times: _Times, window: NDArray[np.bool_], prices: _Prices) -> float:
         cost = prices.time * _group_work(times, window)
     cost = np.where(problem.allowed, cost, np.inf)
     cost += problem.group_parameter_bytes[:, None] * prices.memory
-    work = float(cost.min(axis=1).sum()) - float(prices.memory[paid] @ memory[paid])
+    spent, given = float(cost.min(axis=1).sum()), float(prices.memory[paid] @ memory[paid])
+    work = spent - given - _ROUNDING * (spent + given)
     before = float(times.heads[window].min())
     after = float((times.tails - times.fastest)[window].min())
-    return before + after + float(np.ceil(work * (1 - _SOLVER_ERROR) - 1e-6))
+    return before + after + float(np.ceil(work - 1e-6))
 
 
 def _prices(times: _Times, work: Floats) -> _Prices:
@@ -287,7 +288,7 @@ def _forced_transfer(times: _Times) -> float | None:
     memory = np.array([device.memory_bytes for device in problem.cluster.devices])
     forced = []
     for component in _components(problem):
-        fits = problem.group_parameter_bytes[component].sum() <= memory
+        fits = problem.group_parameter_bytes[component].sum() <= memory * (1 + _ROUNDING)
         if not (fits & problem.allowed[component].all(axis=0)).any():
             forced.append(float(shortest[np.isin(groups[producers], component)].min()))
     return max(forced, default=None)

@@ -112,6 +112,18 @@ def test_what_does_not_fit_one_device_sends_a_tensor() -> None:
     assert "forced_transfer" not in bounds_of(graph, gpus(2, memory_bytes=18))
 
 
+def test_sums_of_bytes_in_another_order_force_nothing() -> None:
+    """0.3, 0.2 and 0.1 bytes fit 0.6, though 0.3, 0.1 and 0.2 add up to more in float64."""
+    ops = [
+        op("a", parameter_bytes=0.3, size=0),
+        op("b", "c", parameter_bytes=0.2, size=0),
+        op("c", "a", parameter_bytes=0.1, size=0),
+    ]
+    problem = one_group_per_op(OpGraph.from_ops("sums", ops), gpus(2, memory_bytes=0.6))
+    assert problem.evaluate([[0, 0, 0]]).step_time_seconds[0] == 3.0
+    assert lower_bound(problem).seconds == 3.0
+
+
 def test_device_kinds_force_transfers_too() -> None:
     """One op runs on the CPU only, its consumer on the GPU only; control signals take 1 ns."""
     ops = [
