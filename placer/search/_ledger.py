@@ -66,9 +66,14 @@ class Ledger:
     @property
     def left(self) -> int:
         """How many evaluations are left."""
-        if self.count and time.perf_counter() - self._began >= self._seconds:
+        if self.count and self.is_late:
             return 0
         return self._evaluations - self.count
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the budget of seconds is spent."""
+        return time.perf_counter() - self._began >= self._seconds
 
     @property
     def spent(self) -> float:

@@ -132,6 +132,8 @@ class _Tree:
                 fresh.add(self._classes[device])
             if needed[device] > self._memory_bytes[device]:
                 continue
+            if self._ledger.is_late:
+                self._refuse(f"{self._num_parts:,} parts of placements, when its time was up")
             self._num_parts += 1
             if self._num_parts > _MOST_PARTS:
                 self._refuse(f"{_MOST_PARTS:,} parts of placements")
@@ -191,7 +193,7 @@ def interchangeable_devices(problem: Problem) -> NDArray[np.int32]:
         The first device of the class of each, ``[num_devices]``.
     """
     cluster = problem.cluster
-    specs = [replace(device, name="") for device in cluster.devices]
+    specs = [replace(device, name="", address="") for device in cluster.devices]
     classes = np.arange(problem.num_devices, dtype=np.int32)
     for device in range(problem.num_devices):
         for first in range(device):

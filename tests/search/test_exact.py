@@ -57,8 +57,10 @@ def test_devices_that_can_be_exchanged_are_tried_once() -> None:
 
 
 def test_devices_are_interchangeable_if_all_they_have_is() -> None:
-    """Memory, speed, links and channels count; names do not."""
-    devices = tuple(Device(f"gpu:{i}", "gpu", memory_bytes=5 + (i == 2)) for i in range(3))
+    """Memory, speed, links and channels count; names and addresses do not."""
+    devices = tuple(
+        Device(f"gpu:{i}", "gpu", memory_bytes=5 + (i == 2), address=f"host:{i}") for i in range(3)
+    )
     problem = Problem.build(
         chain(2), Cluster("c", devices, (Link(("gpu:0", "gpu:1", "gpu:2"), 1),))
     )
@@ -98,6 +100,12 @@ def test_without_a_proof_there_is_no_result() -> None:
     """A budget that does not suffice is an error, not a best so far that is called exact."""
     with pytest.raises(UsageError, match="no proof after 1 evaluations"):
         search(make_toy(8, 3), evaluations=2, seed=0)
+
+
+def test_no_part_is_looked_at_after_the_time() -> None:
+    """Parts of placements take time too, even where none is evaluated."""
+    with pytest.raises(UsageError, match="no proof after 0 parts of placements, when its time"):
+        search(make_toy(8, 3), evaluations=10_000, seconds=1e-9, seed=0)
 
 
 def test_only_simulated_step_times_have_bounds() -> None:
