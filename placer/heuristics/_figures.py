@@ -21,8 +21,8 @@ def group_edges(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
     """Edges between groups: producer, consumer, bytes, ``[num_edges]`` each.
 
-    A tensor counts once for each group that reads it. One byte is added per tensor or control
-    edge, so that every edge weighs something.
+    A tensor counts once for each group that reads it; so that every edge weighs something, there
+    is a little more per tensor or control edge, :func:`placer._units.least_bytes`.
     """
     return label_edges(problem.graph, problem.groups.group_of_op)
 

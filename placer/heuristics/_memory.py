@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placer._units import least_bytes
 from placer.graph import OpGraph
 from placer.heuristics._figures import group_edges, group_seconds
 from placer.problem import Problem
@@ -81,7 +82,7 @@ def _give_away(
     choices, free = choices.copy(), free.copy()
     shared = bytes_exchanged(problem, choices)
     movable = np.flatnonzero(held > 0)
-    cost = (1.0 + shared[movable, choices[movable]]) / held[movable]
+    cost = (least_bytes(problem.graph) + shared[movable, choices[movable]]) / held[movable]
     for group in movable[np.argsort(cost, kind="stable")].tolist():
         source = choices[group]
         room = problem.allowed[group] & (held[group] <= free)

@@ -47,10 +47,11 @@ def test_nothing_moves_where_there_is_room() -> None:
     assert keep_to_limits(problem, np.array([0, 0, 0, 1])).tolist() == [0, 0, 0, 1]
 
 
-def test_the_group_that_exchanges_least_moves() -> None:
-    """Of three on a device for two, the one apart from the others leaves it."""
-    ops = [*_variables(2), op("apart", size=0, parameter_bytes=4)]
-    ops[1] = op("layer_1/op", "layer_0/op", size=0, parameter_bytes=4)
+@pytest.mark.parametrize("size", [0, 2.0**-100])
+def test_the_group_that_exchanges_least_moves(size: float) -> None:
+    """Of three on a device for two, the one apart from the others leaves it, however little it is."""
+    ops = [*_variables(2, size=size), op("apart", size=size, parameter_bytes=4)]
+    ops[1] = op("layer_1/op", "layer_0/op", size=size, parameter_bytes=4)
     problem = problem_of(ops, gpus(2, memory_bytes=8))
     assert keep_to_limits(problem, np.array([1, 1, 1])).tolist() == [1, 1, 0]
 
