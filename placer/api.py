@@ -157,8 +157,9 @@ def solve(
         on_heuristics(heuristics)
     best = best_heuristic(heuristics)
     start = best or _nearest_to_fitting(problem, heuristics)
-    if start is not None and start.priorities is not None:
-        problem = problem.with_priorities(start.priorities)
+    own = None if start is None else start.priorities
+    if own is not None and own is not problem.priorities:
+        problem = problem.with_priorities(own)
     found = None
     num_evaluated = sum(row.choices is not None for row in heuristics)
     left = np.inf if seconds is None else seconds - (time.perf_counter() - began)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from placer.api import best_heuristic, solve
 from placer.cluster import Cluster, Device, Link
 from placer.errors import InfeasibleError, UnknownNameError, UsageError
 from placer.heuristics import HEURISTICS, HeuristicResult
+from placer.placement import Evaluations
 from placer.problem import Problem, SearchResult
+from tests.toys import make_toy
 
 
 def _small_gpus(graph: placer.OpGraph, share: float) -> Cluster:
@@ -200,3 +204,20 @@ def test_one_device_and_one_op() -> None:
     )
     placement = placer.place(graph, cluster, evaluations=20)
     assert (placement.step_time, placement.speedup) == (1.0, 1.0)
+
+
+def test_priorities_of_measured_steps_are_kept() -> None:
+    """Whoever evaluates knows them; only simulated problems get others."""
+    simulated = make_toy(4)
+
+    class Measured:
+        def evaluate(self, placements: np.ndarray) -> Evaluations:
+            return simulated.evaluator.evaluate(placements)
+
+    priorities = np.arange(4.0)
+    problem = dataclasses.replace(
+        simulated, evaluator=Measured(), order="priority", priorities=priorities
+    )
+    solution = solve(problem, strategy="random", evaluations=60)
+    assert solution.search is not None
+    assert solution.placement().priorities.tolist() == priorities.tolist()
