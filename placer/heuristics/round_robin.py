@@ -14,7 +14,7 @@ def round_robin(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]
     """One candidate: groups in topological order, one to each accelerator in turn.
 
     As TensorFlow's ``replica_device_setter`` deals variables to parameter servers (Abadi et al.,
-    *TensorFlow: a system for large-scale machine learning*, OSDI 2016, section 4.4): it knows
+    *TensorFlow: a system for large-scale machine learning*, OSDI 2016, section 3.3): it knows
     neither work nor bytes.
 
     Returns:

@@ -12,7 +12,7 @@ from placer.problem import Problem
 
 _BLOCK = 1024  # draws at a time: a call of the generator takes as long as trying a move
 _NEAR = 0.7  # part of the moves that go to where a tensor comes from or goes to
-_DEVIATIONS = 4.0  # op groups in which a draw differs from the start, on average
+_DEVIATIONS = 4.0  # op groups whose devices a draw near the start takes anew, on average
 
 
 class Neighbours:
@@ -76,8 +76,8 @@ def uniforms(rng: np.random.Generator, count: int) -> Iterator[list[float]]:
 def first_probabilities(problem: Problem, start: NDArray[np.int32] | None) -> NDArray[np.float64]:
     """Chances of each device for each op group to begin with, ``[num_groups, num_devices]``.
 
-    Uniform over the devices that are allowed or, with a start, such that a draw differs from it
-    in about four op groups, as the learned policy begins.
+    Uniform over the devices that are allowed or, with a start, such that a draw keeps it but for
+    about four op groups, whose devices are uniform.
     """
     uniform: NDArray[np.float64] = problem.allowed / problem.allowed.sum(axis=1, keepdims=True)
     if start is None:

@@ -13,7 +13,7 @@ from placer.search._ledger import Ledger
 from placer.search._neighbours import Neighbours
 from placer.search._walk import Walk
 
-_KICKED = 4  # op groups that go elsewhere before the next climb
+_KICKED = 4  # op groups whose devices are drawn anew before the next climb
 
 
 def search(
@@ -28,9 +28,10 @@ def search(
     """Takes every move of an op group that helps; where none does, begins again near the best.
 
     Moves are tried in a random order, and the first that helps is made. After a round of all moves
-    in which none did, four op groups of the best placement so far go elsewhere, and the next climb
-    begins: iterated local search (Lourenço, Martin and Stützle, *Iterated local search*, Handbook
-    of Metaheuristics, 2003). `start` is where the first climb begins, else a random placement.
+    in which none did, four op groups of the best placement so far get devices drawn at random, and
+    the next climb begins: iterated local search (Lourenço, Martin and Stützle, *Iterated local
+    search*, Handbook of Metaheuristics, 2003). `start` is where the first climb begins, else a
+    random placement.
 
     See :class:`placer.problem.Search` for arguments, result and errors.
     """
