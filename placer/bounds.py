@@ -24,6 +24,9 @@ _ROUNDING = 1e-10  # relative; of sums of a million rounded figures
 _MOST_INTERVALS = 500  # of ops and transfers, for the solver of schedules
 _LONGEST_HORIZON = 2.0**50  # so that the solver's sums of nanoseconds fit its integers
 _MOST_SOLVER_TIME = 1.0  # in the solver's own deterministic unit: some seconds
+_MOST_CONFLICTS = (
+    10_000  # where bounds rise by a nanosecond at a time, its clock all but stands still
+)
 
 
 @dataclass(frozen=True)
@@ -407,6 +410,7 @@ def _schedule(times: _Times) -> float | None:
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = _MOST_SOLVER_TIME
+    solver.parameters.max_number_of_conflicts = _MOST_CONFLICTS
     status = solver.solve(model)
     if status == cp_model.INFEASIBLE:
         raise InfeasibleError(

@@ -151,6 +151,16 @@ def test_a_schedule_knows_that_channels_are_taken() -> None:
     assert bounds["schedule"] == 10.0
 
 
+def test_the_solver_gives_up_where_it_gains_a_nanosecond_at_a_time() -> None:
+    """Two slots, 107 s of work of which nothing fits together; what is proven is a bound."""
+    ops = [op(f"op{i}", seconds=s, size=0) for i, s in enumerate([50, 50, 3, 2])]
+    ops.append(op("last", "op0", seconds=2, size=0))
+    device = Device("gpu:0", "gpu", memory_bytes=1e9, slots=2)
+    graph, cluster = OpGraph.from_ops("long", ops), Cluster("two slots", (device,), ())
+    bounds = bounds_of(graph, cluster)
+    assert 53.49 < bounds["schedule"] < 54.0 == Simulator(graph, cluster).step_time([0] * 5)
+
+
 def test_what_fits_nowhere_says_how_many_bytes_are_too_many() -> None:
     """The variables together exceed all memory together."""
     graph = OpGraph.from_ops("huge", [op(f"op{i}", parameter_bytes=700) for i in range(3)])
