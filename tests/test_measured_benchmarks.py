@@ -15,6 +15,7 @@ RESULT = {
     "spearman": 0.93,
     "noise_ceiling": 0.97,
     "median_error": 0.12,
+    "links_timed_alone": {"spearman": 0.8, "median_error": 0.4, "median_ratio": 0.6},
     "median_ratio": 0.9,
     "busy_measurements": 0,
     "misses": [],

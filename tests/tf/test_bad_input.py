@@ -114,7 +114,7 @@ def test_processes_that_are_killed_while_they_start(monkeypatch, module, name, m
 def test_devices_that_workers_do_not_have() -> None:
     """It is said which ones they have, and they end."""
     one = Cluster("one", (Device("cpu:0", "cpu"),))
-    with pytest.raises(UsageError, match="no device '/job:worker/.*GPU:0' .* it has: .*CPU:0"):
+    with pytest.raises(UsageError, match="no device '/job:worker/.*GPU:0'; it has: .*CPU:0"):
         MeasuredEvaluator(
             _square, one, SQUARE, workers=1, devices=["/job:worker/task:0/device:GPU:0"]
         )
