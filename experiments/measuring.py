@@ -14,7 +14,6 @@ from experiments.workloads import get_workload
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
-from placer.placement import Placement
 from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
 from placer.tf.workers import check_shares
@@ -216,21 +215,6 @@ def check_same_ops(graph: OpGraph, of_workload: OpGraph) -> None:
             f"graph {graph.name!r} has other ops than the workload in these sizes: "
             f"{graph.num_ops}, not {of_workload.num_ops}, or of other names"
         )
-
-
-def measure_in_turn(
-    evaluator: MeasuredEvaluator, placements: Sequence[Placement], repetitions: int
-) -> list[list[Measurement]]:
-    """Measures placements in turn, again and again: what slows the machine slows all of them.
-
-    Returns:
-        The measurements of each placement, ``[num_placements][repetitions]``.
-    """
-    found: list[list[Measurement]] = [[] for _ in placements]
-    for _ in range(repetitions):
-        for measurements, placement in zip(found, placements, strict=True):
-            measurements.append(evaluator.measure(placement, again=True))
-    return found
 
 
 def summarize(measurement: Measurement) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from experiments import terminal
 from experiments.cli import app
 from experiments.fidelity import FidelityFolder
-from experiments.measuring import MeasuringConfig, busy_note, measure_in_turn
+from experiments.measuring import MeasuringConfig, busy_note
 from experiments.run import RunFolder
 from experiments.simulation import everything_on
 from placer.placement import Placement
@@ -80,7 +80,10 @@ def call(command: Sequence[object]) -> None:
 
 
 def repeat(config: MeasuringConfig, run: RunFolder) -> dict[str, list[Measurement]]:
-    """Measures the learned placement and each device alone in turn, by what to call them."""
+    """Measures the learned placement and each device alone in turn, by what to call them.
+
+    They take turns, so that what slows the machine slows all of them.
+    """
     cluster = run.read_cluster()
     with (
         config.open_workers() as workers,
@@ -94,8 +97,11 @@ def repeat(config: MeasuringConfig, run: RunFolder) -> dict[str, list[Measuremen
                 for name in cluster.device_names
             },
         }
-        found = measure_in_turn(evaluator, list(placements.values()), REPETITIONS)
-    return dict(zip(placements, found, strict=True))
+        found: dict[str, list[Measurement]] = {name: [] for name in placements}
+        for _ in range(REPETITIONS):
+            for name, placement in placements.items():
+                found[name].append(evaluator.measure(placement, again=True))
+    return found
 
 
 def judge(setting: Setting, found: dict[str, list[Measurement]]) -> Criterion:
