@@ -16,7 +16,8 @@ class TrainingConfig:
     Attributes:
         name: Name of the preset, for records.
         method: Name of the strategy, for results.
-        hidden: Units of each LSTM and embedding of the policy.
+        network: Of the policy: ``"lstm"``, that of the paper.
+        hidden: Units of each layer of the network.
         batch_size: Placements sampled and evaluated per step.
         learning_rate: Of Adam.
         group_bias_rate: How much faster the bias that each op group has for itself learns. 0: that
@@ -40,6 +41,7 @@ class TrainingConfig:
 
     name: str
     method: str = "reinforce"
+    network: str = "lstm"
     hidden: int = 64
     batch_size: int = 16
     learning_rate: float = 3e-3

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from policies import losses, network
-from policies.network import PolicyInputs, Samples, Tensor, Weights
+from policies import losses
+from policies.networks import Network, Samples, Tensor, Weights, score
 
 
 class LearnerState(NamedTuple):
@@ -80,8 +80,9 @@ class Update(NamedTuple):
 
 
 def loss_and_gradient(
+    network: Network,
     weights: Weights,
-    inputs: PolicyInputs,
+    inputs: Any,
     choices: Tensor,
     coefficients: Tensor,
     num_sampled: int,
@@ -90,10 +91,11 @@ def loss_and_gradient(
     """The loss on given choices, and its gradient.
 
     Args:
+        network: Of the policy.
         weights: Of the policy.
         inputs: Of the problem.
         choices: Device per op group, int32 ``[rows, num_groups]``.
-        coefficients: As :func:`policies.losses.policy_loss`, ``[rows]``.
+        coefficients: As :func:`policies.losses.policy_loss`, ``[rows, num_groups]``.
         num_sampled: The first so many rows were sampled from the policy; the entropy is theirs.
         entropy_coef: Weight of the entropy bonus.
 
@@ -102,7 +104,7 @@ def loss_and_gradient(
     """
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        scores = network.score(weights, inputs, choices)
+        scores = score(network, weights, inputs, choices)
         policy_loss = losses.policy_loss(scores.log_probs, coefficients)
         entropy_bonus = tf.reduce_mean(scores.entropies[:num_sampled])
         loss = policy_loss - entropy_coef * entropy_bonus
@@ -110,15 +112,22 @@ def loss_and_gradient(
 
 
 def _update(
+    network: Network,
     state: LearnerState,
-    inputs: PolicyInputs,
+    inputs: Any,
     choices: Tensor,
     coefficients: Tensor,
     num_sampled: int,
     hyperparameters: Hyperparameters,
 ) -> tuple[LearnerState, Update]:
     loss, policy_loss, entropy_bonus, gradients = loss_and_gradient(
-        state.weights, inputs, choices, coefficients, num_sampled, hyperparameters.entropy_coef
+        network,
+        state.weights,
+        inputs,
+        choices,
+        coefficients,
+        num_sampled,
+        hyperparameters.entropy_coef,
     )
     gradients, norm = losses.clip_by_norm(gradients, hyperparameters.gradient_clip)
     good = tf.math.is_finite(loss) & tf.math.is_finite(norm)
@@ -138,21 +147,41 @@ def _update(
     return new, Update(loss, policy_loss, entropy_bonus, norm, ~good)
 
 
-# Compiled once per shape of problem, whatever the number of trainers.
-_compiled_sample = tf.function(network.sample, jit_compile=True, autograph=False)
+def _sample(network: Network, weights: Weights, inputs: Any, noise: Tensor) -> Samples:
+    return network.sample(weights, inputs, noise)
+
+
+def _decisions(network: Network, weights: Weights, inputs: Any, choices: Tensor) -> Tensor:
+    return network.decisions(weights, inputs, choices)
+
+
+# Compiled once per network and shape of problem, whatever the number of trainers.
+_compiled_sample = tf.function(_sample, jit_compile=True, autograph=False)
+_compiled_decisions = tf.function(_decisions, jit_compile=True, autograph=False)
 _compiled_update = tf.function(_update, jit_compile=True, autograph=False)
 
 
-def sample(weights: Weights, inputs: PolicyInputs, noise: NDArray[np.floating[Any]]) -> Samples:
-    """:func:`policies.network.sample`, compiled, on the CPU."""
+def sample(
+    network: Network, weights: Weights, inputs: Any, noise: NDArray[np.floating[Any]]
+) -> Samples:
+    """Draws choices, compiled, on the CPU; see :meth:`policies.networks.Network.sample`."""
     with tf.device("/CPU:0"):
-        samples: Samples = _compiled_sample(weights, inputs, tf.constant(noise))
+        samples: Samples = _compiled_sample(network, weights, inputs, tf.constant(noise))
     return samples
 
 
+def decisions(
+    network: Network, weights: Weights, inputs: Any, choices: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Scores choices, compiled, on the CPU; see :meth:`policies.networks.Network.decisions`."""
+    with tf.device("/CPU:0"):
+        return np.asarray(_compiled_decisions(network, weights, inputs, tf.constant(choices)))
+
+
 def update(
+    network: Network,
     state: LearnerState,
-    inputs: PolicyInputs,
+    inputs: Any,
     choices: NDArray[np.int32],
     coefficients: NDArray[np.floating[Any]],
     num_sampled: int,
@@ -161,6 +190,7 @@ def update(
     """Takes one step of gradient descent on the loss, compiled, on the CPU.
 
     Args:
+        network: Of the policy.
         state: Before the step.
         inputs: Of the problem.
         choices: As :func:`loss_and_gradient`.
@@ -174,6 +204,7 @@ def update(
     dtype = state.count.dtype
     with tf.device("/CPU:0"):
         result: tuple[LearnerState, Update] = _compiled_update(
+            network,
             state,
             inputs,
             tf.constant(choices, tf.int32),

@@ -53,16 +53,21 @@ def policy_loss(log_probs: Tensor, coefficients: Tensor) -> Tensor:
     """The loss whose gradient is the policy gradient of REINFORCE.
 
     Williams (1992), and Mirhoseini et al. (2017), equation 3: with coefficients
-    ``advantage / batch``, minus its gradient is an unbiased estimate of the gradient of the
-    expected reward, provided that the rows were sampled from the policy and that the baseline does
-    not depend on them. The normalised advantages and the imitated rows of the preset ``modern``
-    give that up for speed.
+    ``advantage / batch`` in all columns, minus its gradient is an unbiased estimate of the gradient
+    of the expected reward, provided that the rows were sampled from the policy and that the
+    baseline does not depend on them. The normalised advantages, the imitated rows and the moves of
+    the preset ``modern`` give that up for speed.
 
     Args:
-        log_probs: Log-probability of each sample, ``[rows]``.
-        coefficients: Advantage of each over the number of samples, ``[rows]``; constants.
+        log_probs: Log-probability of each decision, ``[rows, num_groups]``.
+        coefficients: Credit of each decision over the number of samples, ``[rows, num_groups]``;
+            constants.
     """
-    _check_ranks(log_probs, coefficients)
+    if log_probs.shape != coefficients.shape:
+        raise ValueError(
+            f"log_probs have shape {tuple(log_probs.shape)}; "
+            f"coefficients have shape {tuple(coefficients.shape)}"
+        )
     return -tf.reduce_sum(tf.stop_gradient(coefficients) * log_probs)
 
 
@@ -100,7 +105,7 @@ def adam(
     return -rate * first / (tf.sqrt(second) + epsilon), first, second
 
 
-def _check_ranks(*vectors: Floats | Tensor) -> None:
+def _check_ranks(*vectors: Floats) -> None:
     for vector in vectors:
         if len(vector.shape) != 1:
             raise ValueError(f"expected a vector, got shape {tuple(vector.shape)}")

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import VectorPlacementEnv
-from envs.features import group_adjacency, group_features
 from envs.rewards import GradedReward, Reward, SqrtReward
 from placer.errors import FormatError, InfeasibleError, UsageError
 from placer.problem import Problem, Progress, SearchResult
-from policies import checkpoint, learner, losses, metrics, network
+from policies import checkpoint, learner, losses, metrics
 from policies.config import COLOCRL, MODERN, TrainingConfig
 from policies.elites import Elites
 from policies.learner import Hyperparameters, LearnerState
 from policies.metrics import Metrics
+from policies.networks import load_network
 from policies.prior import prior_logits
 from policies.widening import widen
 
@@ -68,15 +68,12 @@ class Trainer:
         if config.graded_failing:
             self.reward = GradedReward.for_problem(problem, failing_reward)
         self.env = VectorPlacementEnv(problem, config.batch_size, reward=self.reward)
-        self.inputs = network.PolicyInputs(
-            features=group_features(problem),
-            adjacency=group_adjacency(problem),
-            prior_logits=prior_logits(problem.allowed, self.start, config.prior_deviations),
-            allowed=problem.allowed,
-        )
+        self.network = load_network(config.network)
+        prior = prior_logits(problem.allowed, self.start, config.prior_deviations)
+        self.inputs = self.network.make_inputs(problem, prior)
         weights_seed, sampling_seed = np.random.SeedSequence(seed).spawn(2)
         rng = np.random.default_rng(weights_seed)
-        self.state = LearnerState.fresh(network.init_weights(rng, self.inputs, config.hidden))
+        self.state = LearnerState.fresh(self.network.init_weights(rng, self.inputs, config.hidden))
         self.rng = np.random.default_rng(sampling_seed)
         self.baseline = failing_reward
         self.elites = Elites(max(config.num_elites, 1), problem.num_groups)
@@ -157,10 +154,11 @@ class Trainer:
                 self.elites
             )
         self.state, update = learner.update(
+            self.network,
             self.state,
             self.inputs,
             np.concatenate([sampled, elites]),
-            coefficients,
+            np.repeat(coefficients[:, None], self.problem.num_groups, axis=1),
             config.batch_size,
             Hyperparameters(
                 config.learning_rate,
@@ -311,7 +309,7 @@ class Trainer:
         )
         trainer.first = problem.check_start(first)
         rng, deviations = trainer.rng.spawn(1)[0], trainer.config.prior_deviations
-        weights = widen(taught.state.weights, trainer.inputs, deviations, rng)
+        weights = widen(trainer.network, taught.state.weights, trainer.inputs, deviations, rng)
         trainer.state = LearnerState.fresh(weights)
         return trainer
 
@@ -344,7 +342,9 @@ class Trainer:
         """Choices from the policy, ``[batch_size, num_groups]``."""
         shape = self.problem.num_groups, self.config.batch_size, self.problem.num_devices
         noise = self.rng.gumbel(size=shape).astype(np.float32)
-        return np.array(learner.sample(self.state.weights, self.inputs, noise).choices)
+        return np.array(
+            learner.sample(self.network, self.state.weights, self.inputs, noise).choices
+        )
 
     def _evaluate(
         self, choices: NDArray[np.int32]

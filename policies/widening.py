@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from policies import learner
-from policies.network import PolicyInputs, Weights
+from policies.networks import Network, Weights
 
 _NUM_SAMPLES = 256
 _NUM_HALVINGS = 16
 
 
 def widen(
-    weights: Weights, inputs: PolicyInputs, deviations: float, rng: np.random.Generator
+    network: Network, weights: Weights, inputs: Any, deviations: float, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float32]]:
     """Divides the logits of a policy so that samples deviate from its likeliest choices.
 
@@ -21,6 +23,7 @@ def widen(
     by bisection, on samples of the policy.
 
     Args:
+        network: Of the policy.
         weights: Of the policy.
         inputs: Of the problem.
         deviations: In how many op groups a sample is to deviate on average; at most half of them.
@@ -33,10 +36,10 @@ def widen(
     free = int((inputs.allowed.sum(axis=1) > 1).sum())
     wanted = min(deviations, free / 2)
     noise = rng.gumbel(size=(num_groups, _NUM_SAMPLES, num_devices)).astype(np.float32)
-    likeliest = np.array(learner.sample(weights, inputs, np.zeros_like(noise)).choices)
+    likeliest = np.array(learner.sample(network, weights, inputs, np.zeros_like(noise)).choices)
 
     def deviates(factor: float) -> bool:
-        sampled = learner.sample(_scaled(weights, inputs, factor), inputs, noise).choices
+        sampled = learner.sample(network, _scaled(weights, inputs, factor), inputs, noise).choices
         return float((np.array(sampled) != likeliest).sum(axis=1).mean()) >= wanted
 
     factor, too_much = 0.0, 1.0
@@ -52,9 +55,7 @@ def widen(
     return _scaled(weights, inputs, factor)
 
 
-def _scaled(
-    weights: Weights, inputs: PolicyInputs, factor: float
-) -> dict[str, NDArray[np.float32]]:
+def _scaled(weights: Weights, inputs: Any, factor: float) -> dict[str, NDArray[np.float32]]:
     """The weights of a policy whose logits, prior included, are `factor` times those of another."""
     scaled = {name: np.asarray(weight) for name, weight in weights.items()}
     for name in ("output", "output_bias", "group_bias"):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from policies import learner, losses, network
+from policies import learner, losses
+from policies import lstm_network as network
 from policies.learner import Hyperparameters, LearnerState
-from policies.network import PolicyInputs
+from policies.lstm_network import PolicyInputs
+from policies.networks import score
 
 NUM_GROUPS, NUM_DEVICES, HIDDEN = 3, 2, 4
 ALL = np.array(list(itertools.product(range(NUM_DEVICES), repeat=NUM_GROUPS)), np.int32)
@@ -28,6 +30,11 @@ def _policy() -> tuple[dict[str, tf.Tensor], PolicyInputs]:
     fresh = network.init_weights(rng, inputs, HIDDEN)
     weights = {name: tf.constant(rng.normal(0, 0.5, w.shape)) for name, w in fresh.items()}
     return weights, inputs
+
+
+def _columns(advantages: list[float]) -> tf.Tensor:
+    """The same credit for every decision of a row."""
+    return tf.repeat(tf.constant(advantages, tf.float64)[:, None], NUM_GROUPS, axis=1)
 
 
 def test_moving_average_on_numbers() -> None:
@@ -55,8 +62,8 @@ def test_failing_rewards_do_not_hide_how_the_others_differ() -> None:
 
 def test_ranks_are_checked() -> None:
     """A column where a vector belongs is an error, not a broadcast."""
-    with pytest.raises(ValueError, match=r"expected a vector, got shape \(3, 1\)"):
-        losses.policy_loss(tf.zeros([3]), tf.zeros([3, 1]))
+    with pytest.raises(ValueError, match=r"shape \(3, 2\); coefficients have shape \(3, 1\)"):
+        losses.policy_loss(tf.zeros([3, 2]), tf.zeros([3, 1]))
     with pytest.raises(ValueError, match="expected a vector"):
         losses.moving_average(0.0, np.zeros((2, 2)), 0.9)
 
@@ -91,14 +98,11 @@ def test_adam_is_that_of_keras() -> None:
 def test_gradient_matches_finite_differences() -> None:
     """For every weight, along random directions, to 1e-4 relative in float64."""
     weights, inputs = _policy()
-    choices, coefficients = (
-        tf.constant(ALL[:5]),
-        tf.constant([0.3, -0.2, 0.5, 0.0, -0.4], tf.float64),
-    )
+    choices, coefficients = tf.constant(ALL[:5]), _columns([0.3, -0.2, 0.5, 0.0, -0.4])
 
     def loss(changed: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         return learner.loss_and_gradient(
-            changed, inputs, choices, coefficients, 3, tf.constant(0.7, tf.float64)
+            network, changed, inputs, choices, coefficients, 3, tf.constant(0.7, tf.float64)
         )
 
     gradient = loss(weights)[-1]
@@ -119,16 +123,18 @@ def test_the_gradient_estimate_is_unbiased(baseline: float) -> None:
     weights, inputs = _policy()
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        probs = tf.exp(network.score(weights, inputs, tf.constant(ALL)).log_probs)
+        log_probs = score(network, weights, inputs, tf.constant(ALL)).log_probs
+        probs = tf.exp(tf.reduce_sum(log_probs, axis=1))
         expected_cost = -tf.reduce_sum(probs * REWARDS)
     exact = tape.gradient(expected_cost, weights)
     estimate = {name: np.zeros(weight.shape) for name, weight in weights.items()}
     for probability, row, reward in zip(probs.numpy(), ALL, REWARDS, strict=True):
         *_, gradient = learner.loss_and_gradient(
+            network,
             weights,
             inputs,
             tf.constant(row[None]),
-            tf.constant([reward - baseline]),
+            _columns([reward - baseline]),
             1,
             tf.constant(0.0, tf.float64),
         )
@@ -145,9 +151,13 @@ def test_a_step_that_is_not_finite_is_skipped(bad: float) -> None:
     arrays = {name: weight.numpy() for name, weight in weights.items()}
     state = LearnerState.fresh(arrays)
     scalars = Hyperparameters(0.01, 10.0, 1.0, 0.0)
-    state, update = learner.update(state, inputs, ALL[:2], np.array([0.5, -0.5]), 2, scalars)
+    state, update = learner.update(
+        network, state, inputs, ALL[:2], np.array([[0.5] * 3, [-0.5] * 3]), 2, scalars
+    )
     assert not update.skipped
-    after, update = learner.update(state, inputs, ALL[:2], np.array([bad, 0.5]), 2, scalars)
+    after, update = learner.update(
+        network, state, inputs, ALL[:2], np.array([[bad] * 3, [0.5] * 3]), 2, scalars
+    )
     assert update.skipped
     before = state.to_arrays()
     for name, array in after.to_arrays().items():

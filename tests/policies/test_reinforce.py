@@ -15,9 +15,11 @@ from placer.cluster import Cluster
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Evaluations, Problem, Progress
-from policies import checkpoint, network, reinforce
+from policies import checkpoint, reinforce
+from policies import lstm_network as network
 from policies.config import COLOCRL, MODERN, PRESETS, TrainingConfig, preset
 from policies.metrics import COLUMNS, WALL_CLOCK_COLUMNS, Metrics
+from policies.networks import score
 from policies.reinforce import Trainer
 from tests.toys import all_choices, make_toy
 
@@ -68,11 +70,11 @@ def test_the_loss_is_on_the_choices_that_were_evaluated(config: TrainingConfig) 
             average = 0.9 * average + 0.1 * rewards.mean()
         else:
             advantages = (rewards - rewards.mean()) / rewards.std()
-        log_probs = network.score(weights, _tensors(trainer), tf.constant(choices)).log_probs
-        expected = -np.mean(advantages * log_probs.numpy())
+        log_probs = score(network, weights, _tensors(trainer), tf.constant(choices)).log_probs
+        expected = -np.mean(advantages * log_probs.numpy().sum(axis=1))
         if config is SMALL:
-            best = network.score(weights, _tensors(trainer), tf.constant(elites.choices)).log_probs
-            expected -= config.elite_advantage * best.numpy().mean()
+            best = score(network, weights, _tensors(trainer), tf.constant(elites.choices)).log_probs
+            expected -= config.elite_advantage * best.numpy().sum(axis=1).mean()
         assert row.policy_loss == pytest.approx(expected, rel=1e-4)
     assert len(seen) == 5
 

@@ -10,8 +10,10 @@ import pytest
 from placer.errors import FormatError, UsageError
 from placer.placement import Evaluations
 from placer.problem import Problem
-from policies import learner, network
+from policies import learner
+from policies import lstm_network as network
 from policies.config import MODERN
+from policies.networks import score
 from policies.reinforce import Trainer
 from policies.widening import widen
 from tests.experiments.builders import cluster, graph
@@ -41,7 +43,7 @@ def taught(evaluations: int = 160) -> Trainer:
 
 
 def sampled(trainer: Trainer, weights, noise: np.ndarray) -> np.ndarray:
-    return np.array(learner.sample(weights, trainer.inputs, noise).choices)
+    return np.array(learner.sample(network, weights, trainer.inputs, noise).choices)
 
 
 def test_as_many_deviations_as_asked_for() -> None:
@@ -55,11 +57,11 @@ def test_as_many_deviations_as_asked_for() -> None:
     likeliest = sampled(trainer, weights, silence)
     assert (sampled(trainer, weights, noise) == likeliest).all()
     for wanted in (1.0, 3.0):
-        wide = widen(weights, trainer.inputs, wanted, np.random.default_rng(0))
+        wide = widen(network, weights, trainer.inputs, wanted, np.random.default_rng(0))
         assert (sampled(trainer, wide, silence) == likeliest).all()
         found = (sampled(trainer, wide, noise) != likeliest).sum(axis=1).mean()
         assert found == pytest.approx(wanted, rel=0.25)
-    again = widen(wide, trainer.inputs, 1.0, np.random.default_rng(0))
+    again = widen(network, wide, trainer.inputs, 1.0, np.random.default_rng(0))
     for name, weight in wide.items():
         np.testing.assert_array_equal(again[name], weight)
 
@@ -68,13 +70,13 @@ def test_logits_are_divided() -> None:
     """All of them, prior included: log-probabilities under a temperature, worked out by hand."""
     trainer = taught(40)
     weights = trainer.state.weights
-    wide = widen(weights, trainer.inputs, 5.5, np.random.default_rng(0))
+    wide = widen(network, weights, trainer.inputs, 5.5, np.random.default_rng(0))
     factor = np.asarray(wide["output"])[0, 0] / np.asarray(weights["output"])[0, 0]
     assert 0 < factor < 1
     before = trainer.inputs.prior_logits + np.asarray(weights["group_bias"])
     after = trainer.inputs.prior_logits + wide["group_bias"]
     np.testing.assert_allclose(after, factor * before, rtol=1e-4, atol=1e-5)
-    assert network.score(wide, trainer.inputs, np.ones((1, PROBLEM.num_groups), np.int32))
+    assert score(network, wide, trainer.inputs, np.ones((1, PROBLEM.num_groups), np.int32))
 
 
 def test_learning_goes_on_with_another_evaluator(tmp_path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from policies import network
-from policies.network import PolicyInputs
+from policies import lstm_network as network
+from policies.lstm_network import PolicyInputs
+from policies.networks import Samples, Scores, score
 from policies.prior import prior_logits
 
 NUM_GROUPS, NUM_DEVICES, HIDDEN = 4, 3, 5
@@ -38,62 +39,65 @@ def _tensors(inputs: PolicyInputs) -> PolicyInputs:
     return PolicyInputs(*map(tf.constant, inputs))
 
 
+def _total(scores: Scores) -> np.ndarray:
+    """Log-probability of each row of choices."""
+    return np.asarray(scores.log_probs).sum(axis=1)
+
+
 @pytest.fixture(scope="module")
-def scores() -> network.Scores:
+def scores() -> Scores:
     """Scores of every choice there is."""
-    return network.score(_weights(), _tensors(_inputs()), tf.constant(ALL))
+    return score(network, _weights(), _tensors(_inputs()), tf.constant(ALL))
 
 
-def test_probabilities_sum_to_one(scores: network.Scores) -> None:
+def test_probabilities_sum_to_one(scores: Scores) -> None:
     """Over all choices there are, the probabilities sum to 1."""
-    assert np.exp(scores.log_probs).sum() == pytest.approx(1, abs=1e-12)
+    assert np.exp(_total(scores)).sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_choices_that_are_not_allowed_have_no_probability(scores: network.Scores) -> None:
+def test_choices_that_are_not_allowed_have_no_probability(scores: Scores) -> None:
     """A choice with a masked device has probability 0, and only such a choice."""
     possible = ALLOWED[np.arange(NUM_GROUPS), ALL].all(axis=1)
-    assert np.array_equal(np.exp(scores.log_probs) > 0, possible)
+    assert np.array_equal(np.exp(_total(scores)) > 0, possible)
 
 
-def test_choices_depend_on_each_other(scores: network.Scores) -> None:
+def test_choices_depend_on_each_other(scores: Scores) -> None:
     """The decoder is autoregressive: the last group's distribution depends on the first's choice."""
-    joint = np.exp(scores.log_probs).reshape((NUM_DEVICES,) * NUM_GROUPS).sum(axis=(1, 2))
+    joint = np.exp(_total(scores)).reshape((NUM_DEVICES,) * NUM_GROUPS).sum(axis=(1, 2))
     first, last = joint.sum(axis=1), joint.sum(axis=0)
     assert np.abs(joint - np.outer(first, last)).max() > 1e-3
 
 
-def test_entropy_is_that_of_the_distribution(scores: network.Scores) -> None:
+def test_entropy_is_that_of_the_distribution(scores: Scores) -> None:
     """The entropies along samples average to the joint entropy, by the chain rule."""
-    probs = np.exp(scores.log_probs)
-    joint_entropy = -np.sum(probs * np.where(probs > 0, scores.log_probs, 0))
+    probs = np.exp(_total(scores))
+    joint_entropy = -np.sum(probs * np.where(probs > 0, _total(scores), 0))
     assert np.sum(probs * scores.entropies) * NUM_GROUPS == pytest.approx(joint_entropy)
 
 
 @pytest.fixture(scope="module")
-def samples() -> network.Samples:
+def samples() -> Samples:
     noise = np.random.default_rng(3).gumbel(size=(NUM_GROUPS, 20_000, NUM_DEVICES))
     return network.sample(_weights(), _tensors(_inputs()), tf.constant(noise))
 
 
-def test_sampling_says_the_log_probabilities_that_scoring_says(samples: network.Samples) -> None:
+def test_sampling_says_the_log_probabilities_that_scoring_says(samples: Samples) -> None:
     """Log-probabilities of sampling equal those under teacher forcing."""
-    scores = network.score(_weights(), _tensors(_inputs()), samples.choices)
-    np.testing.assert_allclose(samples.log_probs, scores.log_probs, rtol=1e-10)
+    scores = score(network, _weights(), _tensors(_inputs()), samples.choices)
+    np.testing.assert_allclose(samples.log_probs, scores.log_probs, rtol=1e-9)
 
 
-def test_samples_come_as_often_as_their_probability_says(
-    samples: network.Samples, scores: network.Scores
-) -> None:
+def test_samples_come_as_often_as_their_probability_says(samples: Samples, scores: Scores) -> None:
     """Frequencies in 20,000 samples are within five standard errors of the probabilities."""
     places = NUM_DEVICES ** np.arange(NUM_GROUPS)[::-1]
     counts = np.bincount(samples.choices.numpy() @ places, minlength=len(ALL))
-    probs = np.exp(scores.log_probs)
+    probs = np.exp(_total(scores))
     num_samples = counts.sum()
     errors = np.abs(counts / num_samples - probs)
     assert (errors <= 5 * np.sqrt(probs * (1 - probs) / num_samples) + 1e-12).all()
 
 
-def test_masked_devices_are_never_sampled(samples: network.Samples) -> None:
+def test_masked_devices_are_never_sampled(samples: Samples) -> None:
     """No sample puts a group where it may not go."""
     assert ALLOWED[np.arange(NUM_GROUPS), samples.choices.numpy()].all()
 
@@ -102,11 +106,11 @@ def test_an_untrained_policy_is_its_prior() -> None:
     """With fresh weights each group is independent and its logits are the prior's."""
     inputs = _inputs(np.float32)
     fresh = network.init_weights(np.random.default_rng(0), inputs, HIDDEN)
-    scores = network.score(fresh, _tensors(inputs), tf.constant(ALL))
+    scores = score(network, fresh, _tensors(inputs), tf.constant(ALL))
     logits = np.where(ALLOWED, inputs.prior_logits, -np.inf)
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = log_probs[np.arange(NUM_GROUPS), ALL].sum(axis=1)
-    np.testing.assert_allclose(np.exp(scores.log_probs), np.exp(expected), atol=1e-6)
+    np.testing.assert_allclose(np.exp(_total(scores)), np.exp(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("deviations", [0.5, 1.0, 1.5])

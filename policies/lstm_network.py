@@ -17,16 +17,15 @@ policy has none, and has none here while its learning rate is 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-Tensor: TypeAlias = tf.Tensor
-Weights: TypeAlias = dict[str, Tensor]
-
-_MASKED_LOGIT = -1e9  # finite, so that 0 * log 0 in the entropy is 0 and not nan
+from envs.features import group_adjacency, group_features
+from placer.problem import Problem
+from policies.networks import MASKED_LOGIT, Samples, Tensor, Weights
 
 
 class PolicyInputs(NamedTuple):
@@ -45,28 +44,14 @@ class PolicyInputs(NamedTuple):
     allowed: Tensor
 
 
-class Samples(NamedTuple):
-    """Choices drawn from the policy.
-
-    Attributes:
-        choices: Device per op group, int32 ``[batch, num_groups]``.
-        log_probs: Log-probability of each row, ``[batch]``.
-    """
-
-    choices: Tensor
-    log_probs: Tensor
-
-
-class Scores(NamedTuple):
-    """What the policy says of given choices.
-
-    Attributes:
-        log_probs: Log-probability of each row, ``[batch]``.
-        entropies: Mean over the op groups of the entropy of the decision, in nats, ``[batch]``.
-    """
-
-    log_probs: Tensor
-    entropies: Tensor
+def make_inputs(problem: Problem, prior_logits: NDArray[np.float32]) -> PolicyInputs:
+    """What the policy is told of a problem; prior logits are ``[num_groups, num_devices]``."""
+    return PolicyInputs(
+        features=group_features(problem),
+        adjacency=group_adjacency(problem),
+        prior_logits=prior_logits,
+        allowed=problem.allowed,
+    )
 
 
 def init_weights(
@@ -141,24 +126,27 @@ def sample(weights: Weights, inputs: PolicyInputs, noise: Tensor) -> Samples:
 
     initial = (*state, start, tf.zeros([noise.shape[1]], tf.int32), tf.zeros_like(noise[0, :, 0]))
     _, _, _, choices, log_probs = tf.scan(step, (memory.step_inputs, bias, noise), initial)
-    return Samples(tf.transpose(choices), tf.reduce_sum(log_probs, axis=0))
+    return Samples(tf.transpose(choices), tf.transpose(log_probs))
 
 
-def score(weights: Weights, inputs: PolicyInputs, choices: Tensor) -> Scores:
-    """Log-probabilities and entropies of given choices, under teacher forcing.
+def decisions(weights: Weights, inputs: PolicyInputs, choices: Tensor) -> Tensor:
+    """What the policy would do at each decision on the way to given choices.
 
     Args:
         weights: Of the policy.
         inputs: Of the problem.
         choices: Device per op group, int32 ``[batch, num_groups]``.
+
+    Returns:
+        The log-probability of each device, ``[batch, num_groups, num_devices]``.
     """
     batch, num_groups = choices.shape
     num_devices = inputs.allowed.shape[1]
     dtype = inputs.features.dtype
     memory = _encode(weights, inputs)
-    chosen = tf.one_hot(tf.transpose(choices), num_devices + 1, dtype=dtype)
+    chosen = tf.one_hot(tf.transpose(choices[:, :-1]), num_devices + 1, dtype=dtype)
     start = tf.one_hot(tf.fill([1, batch], num_devices), num_devices + 1, dtype=dtype)
-    last = tf.concat([start, chosen[:-1]], axis=0)  # [num_groups, batch, num_devices + 1]
+    last = tf.concat([start, chosen], axis=0)  # [num_groups, batch, num_devices + 1]
     hidden = _run_lstm(
         memory.step_inputs[:, None] + last @ memory.device_inputs,
         lambda state: state @ weights["decoder_recurrent"],
@@ -167,9 +155,7 @@ def score(weights: Weights, inputs: PolicyInputs, choices: Tensor) -> Scores:
     flat = _logits(weights, memory, tf.reshape(hidden, [num_groups * batch, hidden.shape[-1]]))
     logits = tf.reshape(flat, [num_groups, batch, num_devices])
     log_probs = tf.nn.log_softmax(logits + _logit_bias(weights, inputs)[:, None])
-    of_chosen = tf.reduce_sum(chosen[..., :num_devices] * log_probs, axis=[0, 2])
-    entropies = -tf.reduce_mean(tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2), axis=0)
-    return Scores(of_chosen, entropies)
+    return tf.transpose(log_probs, [1, 0, 2])
 
 
 class _Memory(NamedTuple):
@@ -224,7 +210,7 @@ def _logits(weights: Weights, memory: _Memory, hidden: Tensor) -> Tensor:
 
 def _logit_bias(weights: Weights, inputs: PolicyInputs) -> Tensor:
     """Prior and learned bias where a device is allowed, next to nothing elsewhere."""
-    masked = tf.fill(inputs.allowed.shape, tf.cast(_MASKED_LOGIT, inputs.prior_logits.dtype))
+    masked = tf.fill(inputs.allowed.shape, tf.cast(MASKED_LOGIT, inputs.prior_logits.dtype))
     return tf.where(inputs.allowed, inputs.prior_logits + weights["group_bias"], masked)
 
 
