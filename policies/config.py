@@ -18,7 +18,9 @@ class TrainingConfig:
         method: Name of the strategy, for results.
         network: Of the policy: ``"lstm"``, that of the paper.
         hidden: Units of each layer of the network.
-        batch_size: Placements sampled and evaluated per step.
+        batch_size: Placements evaluated per step.
+        move_share: Part of each batch that is not sampled from the policy, but made of moves of few
+            op groups, one after another; each decision that a move changes gets the credit.
         learning_rate: Of Adam.
         group_bias_rate: How much faster the bias that each op group has for itself learns. 0: that
             bias stays zero.
@@ -43,7 +45,8 @@ class TrainingConfig:
     method: str = "reinforce"
     network: str = "lstm"
     hidden: int = 64
-    batch_size: int = 16
+    batch_size: int = 32
+    move_share: float = 0.875
     learning_rate: float = 3e-3
     group_bias_rate: float = 10.0
     gradient_clip: float = 1.0
@@ -70,6 +73,7 @@ class TrainingConfig:
             "final_entropy_coef",
         ):
             self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("move_share", 0 <= self.move_share < 1, "in [0, 1)")
         self._check("baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)")
         self._check("failing_reward", math.isfinite(self.failing_reward), "finite")
         self._check(
@@ -86,6 +90,8 @@ class TrainingConfig:
 COLOCRL = TrainingConfig(
     name="colocrl",
     method="colocrl",
+    batch_size=16,
+    move_share=0.0,
     learning_rate=1e-3,
     group_bias_rate=0.0,
     failing_reward=-5.0,

@@ -26,6 +26,7 @@ class Metrics:
     gradient_norm: float
     num_feasible: int
     num_distinct: int
+    num_moves: int
     num_skipped_updates: int
     wall_seconds: float
     wall_evaluation_seconds: float

@@ -26,7 +26,47 @@ from policies.learner import Hyperparameters, LearnerState
 from policies.metrics import Metrics
 from policies.networks import load_network
 from policies.prior import prior_logits
+from policies.walk import Walk
 from policies.widening import widen
+
+
+@dataclasses.dataclass
+class _Moves:
+    """Moves that were tried.
+
+    Attributes:
+        choices: The choices after each, ``[num_moves, num_groups]``.
+        seconds: Their step times, infinite where infeasible, ``[num_moves]``.
+        credits: What each decision that it changed is worth, ``[num_moves, num_groups]``.
+        num_made: How many were made.
+    """
+
+    choices: NDArray[np.int32]
+    seconds: NDArray[np.float64]
+    credits: NDArray[np.float64]
+    num_made: int = 0
+
+    @classmethod
+    def none(cls, num_moves: int, num_groups: int) -> _Moves:
+        """Room for so many."""
+        shape = num_moves, num_groups
+        return cls(np.zeros(shape, np.int32), np.full(num_moves, np.inf), np.zeros(shape))
+
+
+class _Batch:
+    """Rows to learn from; those that are not filled have no weight."""
+
+    def __init__(self, num_rows: int, num_groups: int) -> None:
+        self.choices = np.zeros((num_rows, num_groups), np.int32)
+        self.coefficients = np.zeros((num_rows, num_groups))
+        self._filled = 0
+
+    def add(self, choices: NDArray[np.int32], coefficients: NDArray[np.float64]) -> None:
+        """Adds rows: choices ``[rows, num_groups]``, and credit per row or per decision."""
+        rows = slice(self._filled, self._filled + len(choices))
+        self.choices[rows] = choices
+        self.coefficients[rows] = coefficients.reshape(len(choices), -1)
+        self._filled = rows.stop
 
 
 class Trainer:
@@ -67,7 +107,8 @@ class Trainer:
         self.reward: Reward = SqrtReward(problem.reference_seconds, failing_reward)
         if config.graded_failing:
             self.reward = GradedReward.for_problem(problem, failing_reward)
-        self.env = VectorPlacementEnv(problem, config.batch_size, reward=self.reward)
+        self._envs: dict[int, VectorPlacementEnv] = {}  # by how many placements they evaluate
+        self.num_samples = config.batch_size - round(config.move_share * config.batch_size)
         self.network = load_network(config.network)
         prior = prior_logits(problem.allowed, self.start, config.prior_deviations)
         self.inputs = self.network.make_inputs(problem, prior)
@@ -76,11 +117,13 @@ class Trainer:
         self.state = LearnerState.fresh(self.network.init_weights(rng, self.inputs, config.hidden))
         self.rng = np.random.default_rng(sampling_seed)
         self.baseline = failing_reward
+        self.walk = Walk(problem)
         self.elites = Elites(max(config.num_elites, 1), problem.num_groups)
         self.best_so_far = np.full(evaluations, np.inf)  # [evaluations]
         self.evaluations = 0
         self.num_skipped_updates = 0
         self.infeasible_because = ""
+        self._evaluation_seconds = 0.0
         self.rows: list[Metrics] = []
 
     @property
@@ -116,19 +159,14 @@ class Trainer:
         config, began = self.config, time.perf_counter()
 
         # sample a batch; what exceeds the budget is not evaluated, and only its entropy counts
-        sampled = self._sample()  # [batch_size, num_groups]
+        sampled = self._sample()  # [num_samples, num_groups]
         if self.first is not None and not self.rows:
             sampled[0] = self.first
-        num_rows = min(config.batch_size, len(self.best_so_far) - self.evaluations)
-        choices = sampled[:num_rows]
+        choices = sampled[: len(self.best_so_far) - self.evaluations]
 
         # evaluate it
-        asked = time.perf_counter()
         rewards, seconds = self._evaluate(choices)  # [num_rows], [num_rows]
-        evaluation_seconds = time.perf_counter() - asked
         feasible = np.isfinite(seconds)
-        self.elites.add(choices, rewards, seconds)
-        self._count(seconds)
 
         # subtract the baseline
         after = config.feasible_only_after
@@ -144,22 +182,26 @@ class Trainer:
             advantages = losses.normalised_advantages(rewards, feasible)
         advantages = np.where(learned, advantages, 0.0)
 
+        # try moves from a good placement, one after another
+        tried = self._try_moves(choices, rewards)
+
         # take the step, on the very choices that were evaluated and on the best so far
-        coefficients = np.zeros(config.batch_size + config.num_elites)
-        coefficients[:num_rows] = advantages / num_rows
-        elites = np.zeros((config.num_elites, self.problem.num_groups), np.int32)
+        batch = _Batch(config.batch_size + config.num_elites, self.problem.num_groups)
+        batch.add(
+            sampled, np.append(advantages, np.zeros(len(sampled) - len(choices))) / len(choices)
+        )
+        if len(tried.choices):
+            batch.add(tried.choices, tried.credits / len(tried.choices))
         if config.num_elites and len(self.elites):
-            elites[: len(self.elites)] = self.elites.choices
-            coefficients[config.batch_size :][: len(self.elites)] = config.elite_advantage / len(
-                self.elites
-            )
+            share = config.elite_advantage / len(self.elites)
+            batch.add(self.elites.choices, np.full(len(self.elites), share))
         self.state, update = learner.update(
             self.network,
             self.state,
             self.inputs,
-            np.concatenate([sampled, elites]),
-            np.repeat(coefficients[:, None], self.problem.num_groups, axis=1),
-            config.batch_size,
+            batch.choices,
+            batch.coefficients,
+            len(sampled),
             Hyperparameters(
                 config.learning_rate,
                 config.group_bias_rate,
@@ -181,12 +223,12 @@ class Trainer:
             policy_loss=float(update.policy_loss),
             entropy_bonus=float(update.entropy_bonus),
             gradient_norm=float(update.gradient_norm),
-            num_feasible=int(feasible.sum()),
-            num_distinct=len(np.unique(choices, axis=0)),
+            num_feasible=int(feasible.sum() + np.isfinite(tried.seconds).sum()),
+            num_distinct=len(np.unique(np.concatenate([choices, tried.choices]), axis=0)),
+            num_moves=tried.num_made,
             num_skipped_updates=self.num_skipped_updates,
             wall_seconds=(before.wall_seconds if before else 0.0) + time.perf_counter() - began,
-            wall_evaluation_seconds=(before.wall_evaluation_seconds if before else 0.0)
-            + evaluation_seconds,
+            wall_evaluation_seconds=self._evaluation_seconds,
         )
         self.rows.append(row)
         return row
@@ -238,6 +280,7 @@ class Trainer:
             "elite_step_time_seconds": self.elites.step_time_seconds,
             "best_so_far": self.best_so_far,
             "rows": metrics.to_array(self.rows),
+            **self.walk.to_arrays(),
         }
         if self.start is not None:
             arrays["start"] = self.start
@@ -331,6 +374,9 @@ class Trainer:
         trainer.elites.step_time_seconds = arrays["elite_step_time_seconds"]
         trainer.best_so_far = arrays["best_so_far"]
         trainer.rows = metrics.from_array(arrays["rows"])
+        if trainer.rows:
+            trainer._evaluation_seconds = trainer.rows[-1].wall_evaluation_seconds
+        trainer.walk.restore(arrays)
         trainer.evaluations = facts["evaluations"]
         trainer.baseline = facts["baseline"]
         trainer.num_skipped_updates = facts["num_skipped_updates"]
@@ -339,25 +385,69 @@ class Trainer:
         return trainer
 
     def _sample(self) -> NDArray[np.int32]:
-        """Choices from the policy, ``[batch_size, num_groups]``."""
-        shape = self.problem.num_groups, self.config.batch_size, self.problem.num_devices
+        """Choices from the policy, ``[num_samples, num_groups]``."""
+        shape = self.problem.num_groups, self.num_samples, self.problem.num_devices
         noise = self.rng.gumbel(size=shape).astype(np.float32)
         return np.array(
             learner.sample(self.network, self.state.weights, self.inputs, noise).choices
         )
 
+    def _try_moves(self, sampled: NDArray[np.int32], rewards: NDArray[np.float64]) -> _Moves:
+        """Moves on from the best of what was sampled and of where the walk is.
+
+        Args:
+            sampled: Choices that were evaluated, ``[num_rows, num_groups]``.
+            rewards: What they are worth, ``[num_rows]``.
+        """
+        budget = len(self.best_so_far) - self.evaluations
+        num_moves = min(self.config.batch_size - self.num_samples, budget)
+        moves = _Moves.none(num_moves if self.walk.can_move else 0, self.problem.num_groups)
+        if not len(moves.choices):
+            return moves
+        best = int(rewards.argmax())
+        if rewards[best] > self.walk.reward or self.walk.is_stuck:
+            self.walk.begin(sampled[best], float(rewards[best]))
+        assert self.walk.choices is not None  # noqa: S101  (for the type checker)
+        chances = np.exp(
+            learner.decisions(
+                self.network, self.state.weights, self.inputs, self.walk.choices[None]
+            )[0]
+        )
+        changed = np.zeros_like(moves.choices, bool)
+        gains = np.zeros(num_moves)
+        for row in range(num_moves):
+            moved = self.walk.propose(self.rng, chances)
+            found, seconds = self._evaluate(moved[None])
+            moves.choices[row], moves.seconds[row] = moved, seconds[0]
+            reward, chance = float(found[0]), self.rng.random()
+            if not np.isfinite(reward):  # as where a measurement says nan: nothing is learned
+                continue
+            changed[row] = moved != self.walk.choices
+            gains[row] = reward - self.walk.reward
+            spent = self.evaluations / len(self.best_so_far)
+            moves.num_made += self.walk.take(moved, reward, spent, chance)
+        moves.credits[:] = changed * losses.move_credits(gains)[:, None]
+        return moves
+
     def _evaluate(
         self, choices: NDArray[np.int32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rewards and step times, ``[num_rows]`` each."""
-        if len(choices) != self.env.num_envs:  # the last batch
-            self.env = VectorPlacementEnv(self.problem, len(choices), reward=self.reward)
-        self.env.reset()
-        _, rewards, _, _, infos = self.env.step(choices.astype(np.int64))
+        """Evaluates choices and keeps the best; rewards and step times, ``[num_rows]`` each."""
+        began = time.perf_counter()
+        if len(choices) not in self._envs:
+            self._envs[len(choices)] = VectorPlacementEnv(
+                self.problem, len(choices), reward=self.reward
+            )
+            self._envs[len(choices)].reset()
+        _, rewards, _, _, infos = self._envs[len(choices)].step(choices.astype(np.int64))
         reasons = [reason for reason in infos["infeasible_because"] if reason is not None]
         self.infeasible_because = reasons[-1] if reasons else self.infeasible_because
         seconds = infos["step_time_seconds"]
-        return rewards, np.where(infos["feasible"] & np.isfinite(seconds), seconds, np.inf)
+        seconds = np.where(infos["feasible"] & np.isfinite(seconds), seconds, np.inf)
+        self.elites.add(choices, rewards, seconds)
+        self._count(seconds)
+        self._evaluation_seconds += time.perf_counter() - began
+        return rewards, seconds
 
     def _count(self, seconds: NDArray[np.float64]) -> None:
         """Enters step times ``[num_rows]`` into the curve of the best so far."""

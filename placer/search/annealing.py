@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from placer._draw import draw_choices
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import INFEASIBLE_COST, Ledger
-from placer.search._neighbours import Neighbours, uniforms
 from placer.search._walk import Walk
+from placer.search.neighbours import Neighbours, uniforms
 
 _SAMPLES = 50  # moves uphill that tell the first temperature
 _ACCEPTED = 1e-3  # chance at first of the median of the moves uphill

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
-from placer.search._neighbours import devices_at, first_probabilities
+from placer.search.neighbours import devices_at, first_probabilities
 
 _BATCH = 100
 _ELITES = 10

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from placer._draw import draw_choices
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
-from placer.search._neighbours import Neighbours
 from placer.search._walk import Walk
+from placer.search.neighbours import Neighbours
 
 _KICKED = 4  # op groups whose devices are drawn anew before the next climb
 

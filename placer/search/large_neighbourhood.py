@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from placer._draw import draw_choices
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
-from placer.search._neighbours import Neighbours
+from placer.search.neighbours import Neighbours
 
 _MOST_REMOVED = 8
 

@@ -15,7 +15,7 @@ from placer.cluster import Cluster
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Evaluations, Problem, Progress
-from policies import checkpoint, reinforce
+from policies import checkpoint, losses, reinforce
 from policies import lstm_network as network
 from policies.config import COLOCRL, MODERN, PRESETS, TrainingConfig, preset
 from policies.metrics import COLUMNS, WALL_CLOCK_COLUMNS, Metrics
@@ -23,7 +23,8 @@ from policies.networks import score
 from policies.reinforce import Trainer
 from tests.toys import all_choices, make_toy
 
-SMALL = dataclasses.replace(MODERN, hidden=8, batch_size=4, num_elites=2)
+SMALL = dataclasses.replace(MODERN, hidden=8, batch_size=4, num_elites=2, move_share=0.0)
+MOVING = dataclasses.replace(SMALL, batch_size=8, move_share=0.5)
 PAPER = dataclasses.replace(COLOCRL, hidden=8, batch_size=4)
 TOY = make_toy(12)
 
@@ -81,6 +82,36 @@ def test_the_loss_is_on_the_choices_that_were_evaluated(config: TrainingConfig) 
 
 def _tensors(trainer: Trainer) -> network.PolicyInputs:
     return network.PolicyInputs(*map(tf.constant, trainer.inputs))
+
+
+def test_moves_give_credit_to_the_decisions_that_they_change() -> None:
+    """The credit of each is the reward that the move gained over that of where it began."""
+    seen: list[np.ndarray] = []
+
+    def evaluate(placements: np.ndarray) -> Evaluations:
+        seen.append(placements.copy())
+        return TOY.evaluator.evaluate(placements)
+
+    config = dataclasses.replace(MOVING, num_elites=0, entropy_coef=0.0)
+    trainer = Trainer(_with_evaluator(TOY, evaluate), config, evaluations=8, seed=0)
+    trainer.walk.take = lambda *_: False  # type: ignore[method-assign]
+    weights = trainer.state.weights
+    row = trainer.step()
+    sampled, moved = seen[0], np.concatenate(seen[1:])
+    assert len(sampled) == len(moved) == 4
+    assert row.num_moves == 0
+    reward = SqrtReward(TOY.reference_seconds, config.failing_reward)
+    rewards = reward(TOY.evaluate(sampled))
+    gains = reward(TOY.evaluate(moved)) - rewards.max()
+    coefficients = np.concatenate(
+        [
+            np.repeat(losses.normalised_advantages(rewards, np.full(4, True))[:, None], 12, axis=1),
+            (moved != sampled[rewards.argmax()]) * losses.move_credits(gains)[:, None],
+        ]
+    )
+    rows = tf.constant(np.concatenate([sampled, moved]))
+    log_probs = score(network, weights, _tensors(trainer), rows).log_probs.numpy()
+    assert row.policy_loss == pytest.approx(-np.sum(coefficients * log_probs) / 4, rel=1e-4)
 
 
 def test_the_moving_average_excludes_the_current_batch() -> None:
@@ -189,7 +220,7 @@ def test_the_paper_starts_from_nothing() -> None:
 # That it repeats itself
 
 
-@pytest.mark.parametrize("config", [SMALL, PAPER], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [SMALL, MOVING, PAPER], ids=["small", "moving", "paper"])
 def test_the_same_seed_gives_the_same_curve(config: TrainingConfig) -> None:
     """Bit for bit, but for what the clock says; and another seed gives another."""
     first, second, other = (
@@ -198,7 +229,7 @@ def test_the_same_seed_gives_the_same_curve(config: TrainingConfig) -> None:
     assert _curve(first) == _curve(second) != _curve(other)
 
 
-@pytest.mark.parametrize("config", [SMALL, PAPER], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [SMALL, MOVING, PAPER], ids=["small", "moving", "paper"])
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_a_resumed_run_gives_the_same_curve(
     tmp_path: Path, config: TrainingConfig, steps: int
@@ -208,7 +239,7 @@ def test_a_resumed_run_gives_the_same_curve(
     whole = Trainer(TOY, config, evaluations=30, seed=3, start=start)
     expected = whole.run()
     stopped = Trainer(TOY, config, evaluations=30, seed=3, start=start)
-    for _ in range(steps):
+    for _ in range(min(steps, len(whole.rows))):
         stopped.step()
     stopped.save(path)
     resumed = Trainer.restore(path, TOY)
@@ -320,6 +351,22 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted() -> None:
     assert [row.num_feasible for row in trainer.rows] == [4, 0, 4]
     assert np.isfinite(result.best_so_far).all()
     assert np.isfinite(trainer.rows[-1].policy_loss)
+
+
+def test_a_move_that_is_not_finite_is_neither_made_nor_learned() -> None:
+    """Where only moves are nan, no step is skipped."""
+
+    def evaluate(placements: np.ndarray) -> Evaluations:
+        evaluations = TOY.evaluator.evaluate(placements)
+        if len(placements) > 1:
+            return evaluations
+        return dataclasses.replace(evaluations, step_time_seconds=np.full(1, np.nan))
+
+    trainer = Trainer(_with_evaluator(TOY, evaluate), MOVING, evaluations=24, seed=0)
+    trainer.run()
+    assert [row.num_skipped_updates for row in trainer.rows] == [0, 0, 0]
+    assert [row.num_moves for row in trainer.rows] == [0, 0, 0]
+    assert [row.num_feasible for row in trainer.rows] == [4, 4, 4]
 
 
 def test_bad_arguments_are_named() -> None:

@@ -1,0 +1,138 @@
+"""The walk: which moves it tries, which it makes, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.walk import Walk
+from tests.toys import make_toy
+
+TOY = make_toy(12, 3)
+
+
+def _walk(choices: np.ndarray, reward: float = -1.0) -> Walk:
+    walk = Walk(TOY)
+    walk.begin(choices.astype(np.int32), reward)
+    return walk
+
+
+@given(seed=st.integers(0, 2**32), start=st.lists(st.integers(0, 2), min_size=12, max_size=12))
+def test_a_move_sends_op_groups_to_one_device(seed: int, start: list[int]) -> None:
+    """It changes something, and whatever it changes is then on one device."""
+    here = np.array(start)
+    moved = _walk(here).propose(np.random.default_rng(seed), np.full((12, 3), 1 / 3))
+    changed = moved != here
+    assert changed.any()
+    assert len(set(moved[changed].tolist())) == 1
+
+
+def test_moves_take_one_op_group_or_several() -> None:
+    """Most move one; some take others along, and not only those of the same device."""
+    here = np.arange(12) % 3
+    walk, rng = _walk(here), np.random.default_rng(0)
+    moves = np.array([walk.propose(rng, np.full((12, 3), 1 / 3)) for _ in range(500)])
+    sizes = (moves != here).sum(axis=1)
+    assert 0.5 < (sizes == 1).mean() < 0.95
+    assert (sizes > 2).any()
+    origins = [len(set(here[row != here].tolist())) for row in moves]
+    assert max(origins) > 1
+
+
+def test_op_groups_go_where_they_may_only() -> None:
+    """Neither the op group that is drawn nor those that it takes along."""
+    toy = make_toy(12, 3)
+    allowed = np.ones((12, 3), bool)
+    allowed[4:8, 2] = False
+    toy.__dict__["allowed"] = allowed
+    walk, rng = Walk(toy), np.random.default_rng(1)
+    walk.begin(np.zeros(12, np.int32), -1.0)
+    for _ in range(300):
+        moved = walk.propose(rng, np.full((12, 3), 1 / 3))
+        assert allowed[np.arange(12), moved].all()
+
+
+def test_the_policy_says_where_to() -> None:
+    """Op groups that do not go to a neighbour's device go where the policy would have them."""
+    walk, rng = _walk(np.zeros(12)), np.random.default_rng(2)
+    chances = np.tile([0.0, 0.999, 0.001], (12, 1))
+    moves = [walk.propose(rng, chances) for _ in range(200)]
+    assert np.mean([(row == 1).any() for row in moves]) > 0.95
+
+
+def _takes(walk: Walk, reward: float, spent: float, chance: float) -> bool:
+    """Whether it makes a move of such a reward; then sent back to where it was."""
+    choices, before = walk.choices, walk.reward
+    made = walk.take(np.ones(12, np.int32), reward, spent, chance)
+    walk.choices, walk.reward = choices, before
+    return made
+
+
+def test_what_is_no_worse_is_made_and_what_is_worse_by_chance() -> None:
+    """The median of fifty losses is accepted with a chance of 1e-3 at first, and less later."""
+    walk = _walk(np.zeros(12), reward=-1.0)
+    assert _takes(walk, -1.0, 0.0, 0.5)
+    assert _takes(walk, -0.9, 0.0, 0.5)
+    assert not any(_takes(walk, -1.2, 0.0, 0.0) for _ in range(50)), "samples are not made"
+    assert _takes(walk, -1.2, 0.0, 0.9e-3)
+    assert not _takes(walk, -1.2, 0.0, 1.1e-3)
+    assert _takes(walk, -1.1, 0.0, 0.9e-3**0.5)
+    assert not _takes(walk, -1.2, 0.5, 0.9e-3)
+
+
+def test_a_move_that_is_made_is_where_the_next_starts() -> None:
+    """Choices and reward are then those of the move."""
+    walk = _walk(np.zeros(12))
+    assert walk.take(np.ones(12, np.int32), -0.5, 0.0, 0.0)
+    assert walk.reward == -0.5
+    assert walk.choices is not None
+    assert walk.choices.tolist() == [1] * 12
+
+
+def test_it_is_stuck_after_as_many_moves_as_there_are() -> None:
+    """Of 12 op groups to two other devices each; a gain or a new beginning starts the count."""
+    walk = _walk(np.zeros(12))
+    for _ in range(23):
+        walk.take(np.ones(12, np.int32), -2.0, 0.0, 1.0)
+    assert not walk.is_stuck
+    walk.take(np.ones(12, np.int32), -1.0, 0.0, 1.0)
+    assert walk.is_stuck, "a move to what is as good is no gain"
+    walk.take(np.ones(12, np.int32), -0.9, 0.0, 1.0)
+    assert not walk.is_stuck
+    for _ in range(24):
+        walk.take(np.ones(12, np.int32), -2.0, 0.0, 1.0)
+    assert walk.is_stuck
+    walk.begin(np.zeros(12, np.int32), -3.0)
+    assert not walk.is_stuck
+
+
+def test_it_goes_on_where_it_stopped() -> None:
+    """From its arrays comes a walk that does the same."""
+    walk = _walk(np.arange(12) % 3, reward=-2.0)
+    for step in range(60):
+        walk.take(np.ones(12, np.int32), -2.1 - step / 100, 0.0, 1.0)
+    again = Walk(TOY)
+    assert again.to_arrays() == {}
+    again.restore(walk.to_arrays())
+    assert again.reward == -2.0
+    assert again.is_stuck is walk.is_stuck is True
+    np.testing.assert_array_equal(again.choices, walk.choices)
+    rng = np.random.default_rng(0)
+    for reward, chance in zip(-2 - rng.random(40), rng.random(40) ** 6, strict=True):
+        assert _takes(again, reward, 0.1, chance) == _takes(walk, reward, 0.1, chance)
+    for name, array in again.to_arrays().items():
+        np.testing.assert_array_equal(array, walk.to_arrays()[name])
+
+
+def test_one_device_leaves_nothing_to_move() -> None:
+    """Then it says so."""
+    assert not Walk(make_toy(4, 1)).can_move
+    assert Walk(TOY).can_move
+
+
+def test_it_has_no_reward_before_it_begins() -> None:
+    """Any sample is better."""
+    assert Walk(TOY).choices is None
+    assert pytest.approx(-np.inf) == Walk(TOY).reward
