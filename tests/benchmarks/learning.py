@@ -38,12 +38,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "learning.md"
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "from nothing: no start, no prior": {"prior_deviations": 0.0},
+    "no moves, only samples": {"move_share": 0.0},
+    "half moves, half samples": {"move_share": 0.5},
+    "moves, but nothing is learned": {"learning_rate": 1e-12},
     "no self-imitation": {"num_elites": 0},
     "moving average as baseline": {"baseline": "moving_average"},
     "no entropy bonus": {"entropy_coef": 0.0},
     "no bias per op group": {"group_bias_rate": 0.0},
-    "batch of 8": {"batch_size": 8},
-    "batch of 32": {"batch_size": 32},
+    "batch of 16": {"batch_size": 16},
+    "batch of 64": {"batch_size": 64},
     "learning rate 1e-3": {"learning_rate": 1e-3},
     "learning rate 1e-2": {"learning_rate": 1e-2},
     "32 hidden units": {"hidden": 32},
