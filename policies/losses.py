@@ -49,26 +49,6 @@ def normalised_advantages(rewards: Floats, typical: NDArray[np.bool_]) -> Floats
     return advantages
 
 
-def move_credits(gains: Floats) -> Floats:
-    """What a move gained in reward, over the typical size of a gain or loss, clipped.
-
-    The reward of the placement that a move starts from is the baseline of its decisions: that of
-    the counterfactual in which only they differ (as COMA's, Foerster et al. 2018, section 4).
-
-    Args:
-        gains: Reward after less reward before each move, ``[num_moves]``.
-
-    Returns:
-        ``[num_moves]``; the median of what is not zero has size 1.
-    """
-    _check_ranks(gains)
-    sizes = np.abs(gains[np.abs(gains) > 1e-8])
-    if not len(sizes):
-        return np.zeros_like(gains)
-    result: Floats = np.clip(gains / np.median(sizes), -_ADVANTAGE_LIMIT, _ADVANTAGE_LIMIT)
-    return result
-
-
 def policy_loss(log_probs: Tensor, coefficients: Tensor) -> Tensor:
     """The loss whose gradient is the policy gradient of REINFORCE.
 

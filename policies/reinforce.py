@@ -413,20 +413,18 @@ class Trainer:
                 self.network, self.state.weights, self.inputs, self.walk.choices[None]
             )[0]
         )
-        changed = np.zeros_like(moves.choices, bool)
-        gains = np.zeros(num_moves)
         for row in range(num_moves):
             moved = self.walk.propose(self.rng, chances)
-            found, seconds = self._evaluate(moved[None])
+            rewards, seconds = self._evaluate(moved[None])
             moves.choices[row], moves.seconds[row] = moved, seconds[0]
-            reward, chance = float(found[0]), self.rng.random()
-            if not np.isfinite(reward):  # as where a measurement says nan: nothing is learned
+            chance = self.rng.random()
+            if not np.isfinite(rewards[0]):  # as where a measurement says nan: nothing is learned
                 continue
-            changed[row] = moved != self.walk.choices
-            gains[row] = reward - self.walk.reward
+            changed = moved != self.walk.choices
             spent = self.evaluations / len(self.best_so_far)
-            moves.num_made += self.walk.take(moved, reward, spent, chance)
-        moves.credits[:] = changed * losses.move_credits(gains)[:, None]
+            made, credit = self.walk.take(moved, float(rewards[0]), spent, chance)
+            moves.credits[row] = changed * credit
+            moves.num_made += made
         return moves
 
     def _evaluate(

@@ -11,23 +11,35 @@ from numpy.typing import NDArray
 from placer.problem import Problem
 from placer.search.neighbours import Neighbours
 
-_NEAR = 0.7  # part of the moves that go to where a tensor comes from or goes to
+_NEAR = 0.7  # weight of the devices of neighbours; the rest is where the policy would go
 _CONNECTED, _INTERVAL = 0.2, 0.2  # parts of the moves that take other op groups along
 _CONNECTED_SIZE, _INTERVAL_SIZE = 4, 12  # how many, on average
 _TOGETHER = 0.7  # part of these that take along only op groups of the same device
-_SAMPLES = 50  # moves downhill that tell the first temperature
-_ACCEPTED = 1e-3  # chance at first of the median of the moves downhill
+_RATE = 0.3  # of learning preferences
+_FORGETTING = 1e-3  # part of all preferences that each move takes away
+_MOST = 4.0  # of a preference of one device over another: e^4 times as often
+_MOST_CREDIT = 3.0
+_RECENT = 200  # losses whose median is the unit of credit
+_SAMPLES = 50  # losses that tell the first temperature
+_ACCEPTED = 1e-3  # chance at first of the median of these
 _COLDEST = 1e-2  # the last temperature over the first
 
 
 class Walk:
     """A placement, the moves that are tried from it, and which of them are made.
 
-    A move sends an op group to where one of its neighbours is or, by the policy's own chances,
-    elsewhere; some take along op groups that are connected with it, or that are beside it in
-    topological order, as a whole stage is often better off elsewhere where each part is not. What
-    is worse is accepted by Metropolis's chance, as in :mod:`placer.search.annealing`. Where the
-    walk is stuck, the trainer lets it begin anew at a sample of the policy.
+    A move sends an op group to another device: where one of its neighbours is, or where the policy
+    would have it. Some take along op groups that are connected with it, or that are beside it in
+    topological order, as a whole stage is often better off elsewhere where each part is not.
+
+    Which move comes next is learned from all moves before, as by a gradient bandit (Sutton and
+    Barto, *Reinforcement Learning*, 2nd edition, section 2.8): each op group has preferences for
+    devices, and the credit of a move, what it gained in reward, is added to those that it follows.
+    The reward of the placement that it starts from is the baseline: that of the counterfactual in
+    which only these decisions differ (as COMA's; Foerster et al. 2018, section 4).
+
+    What is worse is accepted by Metropolis's chance, as in :mod:`placer.search.annealing`. Where
+    the walk is stuck, the trainer lets it begin anew at a sample of the policy.
 
     Args:
         problem: The problem.
@@ -35,23 +47,27 @@ class Walk:
     Attributes:
         choices: Where the walk is, ``[num_groups]``; None before it begins.
         reward: What that is worth.
+        preferences: For each decision, ``[num_groups, num_devices]``.
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._neighbours = Neighbours(problem)
+        neighbours = Neighbours(problem)
+        self.can_move = bool(neighbours.movable)
         self._allowed = problem.allowed
+        self._adjacent = neighbours.adjacent
+        edges = np.zeros((problem.num_groups, problem.num_groups))
+        for group, others in enumerate(neighbours.adjacent):
+            np.add.at(edges[group], others, 1.0)
+        self._near = _NEAR * edges / np.maximum(edges.sum(axis=1, keepdims=True), 1.0)
         # as many moves as there are of single op groups
-        self._patience = sum(len(devices) - 1 for devices in self._neighbours.devices)
+        self._patience = sum(len(devices) - 1 for devices in neighbours.devices)
         self.choices: NDArray[np.int32] | None = None
         self.reward = -math.inf
-        self._best_reward = -math.inf  # since it was sent somewhere
+        self.preferences = np.zeros(problem.allowed.shape)
+        self._best_reward = -math.inf  # since it began
         self._idle_moves = 0  # tried since then
+        self._first_losses: list[float] = []
         self._losses: list[float] = []
-
-    @property
-    def can_move(self) -> bool:
-        """Whether some op group may go to several devices."""
-        return bool(self._neighbours.movable)
 
     @property
     def is_stuck(self) -> bool:
@@ -76,9 +92,10 @@ class Walk:
             The choices after the move, ``[num_groups]``, which differ from those before.
         """
         assert self.choices is not None  # noqa: S101  (for the type checker)
-        near, kind, together = rng.random(3)
-        group = int(rng.choice(self._neighbours.movable))
-        device = self._device(rng, group, near < _NEAR, chances[group])
+        kind, together = rng.random(2)
+        weights = self._weights(chances).ravel()
+        picked = int(rng.choice(len(weights), p=weights / weights.sum()))
+        group, device = divmod(picked, chances.shape[1])
         moved = self.choices.copy()
         moved[group] = device
         others = np.zeros(0, np.intp)
@@ -93,32 +110,36 @@ class Walk:
         moved[others[self._allowed[others, device]]] = device
         return moved
 
-    def take(self, moved: NDArray[np.int32], reward: float, spent: float, chance: float) -> bool:
-        """Makes a move that was tried, or does not; returns whether it did.
+    def take(
+        self, moved: NDArray[np.int32], reward: float, spent: float, chance: float
+    ) -> tuple[bool, float]:
+        """Learns from a move that was tried, and makes it or does not.
 
         Args:
             moved: The choices after it, ``[num_groups]``.
             reward: What they are worth.
             spent: The part of the budget that is spent, from 0 to 1.
             chance: A random number in [0, 1).
-        """
-        self._idle_moves += 1
-        if not self._accepts(self.reward - reward, spent, chance):
-            return False
-        self.choices, self.reward = moved.copy(), reward
-        if reward > self._best_reward:
-            self._best_reward, self._idle_moves = reward, 0
-        return True
 
-    def _accepts(self, loss: float, spent: float, chance: float) -> bool:
-        """Metropolis's chance; the first losses tell the temperature."""
-        if loss <= 0:
-            return True
-        if len(self._losses) < _SAMPLES:
-            self._losses.append(loss)
-            return False
-        hottest = float(np.median(self._losses)) / -math.log(_ACCEPTED)
-        return chance < math.exp(-loss / (hottest * _COLDEST**spent))
+        Returns:
+            Whether the move was made, and the credit of each decision that it changed.
+        """
+        loss = self.reward - reward
+        unit = float(np.median(self._losses)) if self._losses else abs(loss)
+        credit = float(np.clip(-loss / unit, -_MOST_CREDIT, _MOST_CREDIT)) if unit else 0.0
+        changed = np.flatnonzero(moved != self.choices)
+        self.preferences *= 1 - _FORGETTING
+        self.preferences[changed, moved[changed]] += _RATE * credit / math.sqrt(len(changed))
+        np.clip(self.preferences, -_MOST, _MOST, out=self.preferences)
+        accepted = self._accepts(loss, spent, chance)
+        if loss > 0:
+            self._losses = [*self._losses[1 - _RECENT :], loss]
+        self._idle_moves += 1
+        if accepted:
+            self.choices, self.reward = moved.copy(), reward
+            if reward > self._best_reward:
+                self._best_reward, self._idle_moves = reward, 0
+        return accepted, credit
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """All that changes, by name."""
@@ -127,7 +148,9 @@ class Walk:
         return {
             "walk_choices": self.choices,
             "walk_rewards": np.array([self.reward, self._best_reward]),
+            "walk_preferences": self.preferences,
             "walk_idle_moves": np.array(self._idle_moves),
+            "walk_first_losses": np.array(self._first_losses),
             "walk_losses": np.array(self._losses),
         }
 
@@ -136,26 +159,33 @@ class Walk:
         if "walk_choices" in arrays:
             self.choices = arrays["walk_choices"]
             self.reward, self._best_reward = arrays["walk_rewards"].tolist()
+            self.preferences = arrays["walk_preferences"]
             self._idle_moves = int(arrays["walk_idle_moves"])
+            self._first_losses = arrays["walk_first_losses"].tolist()
             self._losses = arrays["walk_losses"].tolist()
 
-    def _device(
-        self,
-        rng: np.random.Generator,
-        group: int,
-        near: bool,
-        chances: NDArray[np.floating[Any]],
-    ) -> int:
-        """Draws another device for an op group."""
+    def _weights(self, chances: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """How often to send each op group to each device, ``[num_groups, num_devices]``."""
         assert self.choices is not None  # noqa: S101
-        here, neighbours = self.choices[group], self._neighbours.adjacent[group]
-        if near and neighbours:
-            device = int(self.choices[neighbours[int(rng.integers(len(neighbours)))]])
-            if device != here and self._allowed[group, device]:
-                return device
-        others = [device for device in self._neighbours.devices[group] if device != here]
-        weights = chances[others].astype(np.float64) + 1e-3  # none is given up for good
-        return int(rng.choice(others, p=weights / weights.sum()))
+        rows = np.arange(len(self.choices))
+        elsewhere = np.maximum(chances.astype(np.float64), 1e-6) * self._allowed
+        elsewhere[rows, self.choices] = 0.0
+        elsewhere /= np.maximum(elsewhere.sum(axis=1, keepdims=True), 1e-12)
+        weights = self._near @ np.eye(chances.shape[1])[self.choices] + (1 - _NEAR) * elsewhere
+        over_here = self.preferences - self.preferences[rows, self.choices][:, None]
+        weights *= np.exp(np.clip(over_here, -_MOST, _MOST)) * self._allowed
+        weights[rows, self.choices] = 0.0
+        return weights
+
+    def _accepts(self, loss: float, spent: float, chance: float) -> bool:
+        """Metropolis's chance; the first losses tell the temperature."""
+        if loss <= 0:
+            return True
+        if len(self._first_losses) < _SAMPLES:
+            self._first_losses.append(loss)
+            return False
+        hottest = float(np.median(self._first_losses)) / -math.log(_ACCEPTED)
+        return chance < math.exp(-loss / (hottest * _COLDEST**spent))
 
     def _connected(
         self, rng: np.random.Generator, group: int, device: int, together: bool
@@ -163,7 +193,7 @@ class Walk:
         """Draws op groups that hang together with one, which are not on the device yet."""
         assert self.choices is not None  # noqa: S101
         found, seen = [group], {group}
-        border = list(self._neighbours.adjacent[group])
+        border = list(self._adjacent[group])
         size = 1 + int(rng.geometric(1 / _CONNECTED_SIZE))
         while border and len(found) < size:
             other = border.pop(int(rng.integers(len(border))))
@@ -174,5 +204,5 @@ class Walk:
             if there == device or (together and there != self.choices[group]):
                 continue
             found.append(other)
-            border += self._neighbours.adjacent[other]
+            border += self._adjacent[other]
         return np.array(found)

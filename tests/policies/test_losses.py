@@ -60,13 +60,6 @@ def test_failing_rewards_do_not_hide_how_the_others_differ() -> None:
     assert nothing_feasible.tolist() == [1, -1]
 
 
-def test_credits_of_moves_on_numbers() -> None:
-    """Over the median size of what moved the reward at all, three at most."""
-    gains = np.array([0.0, 0.1, -0.2, -10.0])
-    np.testing.assert_allclose(losses.move_credits(gains), [0, 0.5, -1, -3])
-    assert not losses.move_credits(np.zeros(3)).any()
-
-
 def test_ranks_are_checked() -> None:
     """A column where a vector belongs is an error, not a broadcast."""
     with pytest.raises(ValueError, match=r"shape \(3, 2\); coefficients have shape \(3, 1\)"):

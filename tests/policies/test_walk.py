@@ -57,15 +57,39 @@ def test_op_groups_go_where_they_may_only() -> None:
 def test_the_policy_says_where_to() -> None:
     """Op groups that do not go to a neighbour's device go where the policy would have them."""
     walk, rng = _walk(np.zeros(12)), np.random.default_rng(2)
-    chances = np.tile([0.0, 0.999, 0.001], (12, 1))
+    chances = np.tile([0.98, 0.019, 0.001], (12, 1))
     moves = [walk.propose(rng, chances) for _ in range(200)]
-    assert np.mean([(row == 1).any() for row in moves]) > 0.95
+    assert np.mean([(row == 1).any() for row in moves]) > 0.85
+
+
+def test_credit_is_what_a_move_gained_over_the_usual_loss() -> None:
+    """Three at most; it is added to the preferences for what the move chose, and soon counts."""
+    walk, rng = _walk(np.zeros(12), reward=-1.0), np.random.default_rng(3)
+    one, two = np.eye(2, 12, dtype=np.int32)  # op group 0, or 1, on device 1
+    assert walk.take(one, -1.2, 0.0, 1.0) == (False, -1.0)
+    assert walk.take(one, -1.1, 0.0, 1.0)[1] == pytest.approx(-0.5)
+    assert walk.take(two, -5.0, 0.0, 1.0)[1] == -3.0
+    expected = np.zeros((12, 3))
+    expected[0, 1], expected[1, 1] = -0.3 * (0.999 + 0.5) * 0.999, -0.9
+    np.testing.assert_allclose(walk.preferences, expected)
+    for _ in range(20):
+        walk.take(two, -5.0, 0.0, 1.0)
+    moves = np.array([walk.propose(rng, np.full((12, 3), 1 / 3)) for _ in range(400)])
+    alone = moves[(moves != 0).sum(axis=1) == 1]
+    assert (alone[:, 1] == 1).sum() < 0.3 * (alone[:, 2] == 1).sum()
+
+
+def test_credit_is_shared_by_the_decisions_of_a_move() -> None:
+    """Each preference gains what one decision would, over the square root of their number."""
+    walk = _walk(np.zeros(12), reward=-1.0)
+    walk.take(np.repeat([1, 0], [4, 8]).astype(np.int32), -1.5, 0.0, 1.0)
+    np.testing.assert_allclose(walk.preferences[:4, 1], -0.3 / 2)
 
 
 def _takes(walk: Walk, reward: float, spent: float, chance: float) -> bool:
     """Whether it makes a move of such a reward; then sent back to where it was."""
     choices, before = walk.choices, walk.reward
-    made = walk.take(np.ones(12, np.int32), reward, spent, chance)
+    made, _ = walk.take(np.ones(12, np.int32), reward, spent, chance)
     walk.choices, walk.reward = choices, before
     return made
 
@@ -85,7 +109,7 @@ def test_what_is_no_worse_is_made_and_what_is_worse_by_chance() -> None:
 def test_a_move_that_is_made_is_where_the_next_starts() -> None:
     """Choices and reward are then those of the move."""
     walk = _walk(np.zeros(12))
-    assert walk.take(np.ones(12, np.int32), -0.5, 0.0, 0.0)
+    assert walk.take(np.ones(12, np.int32), -0.5, 0.0, 0.0) == (True, 1.0)
     assert walk.reward == -0.5
     assert walk.choices is not None
     assert walk.choices.tolist() == [1] * 12
@@ -94,15 +118,20 @@ def test_a_move_that_is_made_is_where_the_next_starts() -> None:
 def test_it_is_stuck_after_as_many_moves_as_there_are() -> None:
     """Of 12 op groups to two other devices each; a gain or a new beginning starts the count."""
     walk = _walk(np.zeros(12))
+
+    def try_one(reward: float, spent: float, chance: float) -> None:
+        assert walk.choices is not None
+        walk.take(1 - walk.choices, reward, spent, chance)
+
     for _ in range(23):
-        walk.take(np.ones(12, np.int32), -2.0, 0.0, 1.0)
+        try_one(-2.0, 0.0, 1.0)
     assert not walk.is_stuck
-    walk.take(np.ones(12, np.int32), -1.0, 0.0, 1.0)
+    try_one(-1.0, 0.0, 1.0)
     assert walk.is_stuck, "a move to what is as good is no gain"
-    walk.take(np.ones(12, np.int32), -0.9, 0.0, 1.0)
+    try_one(-0.9, 0.0, 1.0)
     assert not walk.is_stuck
     for _ in range(24):
-        walk.take(np.ones(12, np.int32), -2.0, 0.0, 1.0)
+        try_one(-2.0, 0.0, 1.0)
     assert walk.is_stuck
     walk.begin(np.zeros(12, np.int32), -3.0)
     assert not walk.is_stuck
