@@ -45,8 +45,8 @@ class TrainingConfig:
     method: str = "reinforce"
     network: str = "lstm"
     hidden: int = 64
-    batch_size: int = 32
-    move_share: float = 0.875
+    batch_size: int = 64
+    move_share: float = 0.9375
     learning_rate: float = 3e-3
     group_bias_rate: float = 10.0
     gradient_clip: float = 1.0

@@ -404,9 +404,9 @@ class Trainer:
         moves = _Moves.none(num_moves if self.walk.can_move else 0, self.problem.num_groups)
         if not len(moves.choices):
             return moves
-        best = int(rewards.argmax())
-        if rewards[best] > self.walk.reward or self.walk.is_stuck:
-            self.walk.begin(sampled[best], float(rewards[best]))
+        beginnings = np.argsort(rewards, kind="stable").tolist()  # the best is last
+        if rewards[beginnings[-1]] > self.walk.reward:
+            self._begin_walk(sampled, rewards, beginnings)
         assert self.walk.choices is not None  # noqa: S101  (for the type checker)
         chances = np.exp(
             learner.decisions(
@@ -414,18 +414,27 @@ class Trainer:
             )[0]
         )
         for row in range(num_moves):
+            if self.walk.is_stuck and beginnings:
+                self._begin_walk(sampled, rewards, beginnings)
             moved = self.walk.propose(self.rng, chances)
-            rewards, seconds = self._evaluate(moved[None])
+            found, seconds = self._evaluate(moved[None])
             moves.choices[row], moves.seconds[row] = moved, seconds[0]
-            chance = self.rng.random()
-            if not np.isfinite(rewards[0]):  # as where a measurement says nan: nothing is learned
+            reward, chance = float(found[0]), self.rng.random()
+            if not np.isfinite(reward):  # as where a measurement says nan: nothing is learned
                 continue
             changed = moved != self.walk.choices
             spent = self.evaluations / len(self.best_so_far)
-            made, credit = self.walk.take(moved, float(rewards[0]), spent, chance)
+            made, credit = self.walk.take(moved, reward, spent, chance)
             moves.credits[row] = changed * credit
             moves.num_made += made
         return moves
+
+    def _begin_walk(
+        self, sampled: NDArray[np.int32], rewards: NDArray[np.float64], beginnings: list[int]
+    ) -> None:
+        """Sends the walk to the best of the samples where it has not begun yet."""
+        best = beginnings.pop()
+        self.walk.begin(sampled[best], float(rewards[best]))
 
     def _evaluate(
         self, choices: NDArray[np.int32]

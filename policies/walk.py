@@ -129,7 +129,7 @@ class Walk:
         credit = float(np.clip(-loss / unit, -_MOST_CREDIT, _MOST_CREDIT)) if unit else 0.0
         changed = np.flatnonzero(moved != self.choices)
         self.preferences *= 1 - _FORGETTING
-        self.preferences[changed, moved[changed]] += _RATE * credit / math.sqrt(len(changed))
+        self.preferences[changed, moved[changed]] += _RATE * credit / len(changed)
         np.clip(self.preferences, -_MOST, _MOST, out=self.preferences)
         accepted = self._accepts(loss, spent, chance)
         if loss > 0:

@@ -229,7 +229,7 @@ def test_ablations_compare_the_same_seeds(tmp_path: Path) -> None:
         *("`num_elites = 0`", "1.210", "1.000"),
         *("1.100", "1.000 to 1.200"),
     ]
-    assert rows["batch of 64"][1:] == ["1.000", "1.000", "1.000", "1.000 to 1.000"]
+    assert rows["batch of 32"][1:] == ["1.000", "1.000", "1.000", "1.000 to 1.000"]
 
 
 def test_what_is_infeasible_is_slower_than_all_else(tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def test_credit_is_what_a_move_gained_over_the_usual_loss() -> None:
 
 
 def test_credit_is_shared_by_the_decisions_of_a_move() -> None:
-    """Each preference gains what one decision would, over the square root of their number."""
+    """Each preference gains what one decision would, over their number."""
     walk = _walk(np.zeros(12), reward=-1.0)
     walk.take(np.repeat([1, 0], [4, 8]).astype(np.int32), -1.5, 0.0, 1.0)
-    np.testing.assert_allclose(walk.preferences[:4, 1], -0.3 / 2)
+    np.testing.assert_allclose(walk.preferences[:4, 1], -0.3 / 4)
 
 
 def _takes(walk: Walk, reward: float, spent: float, chance: float) -> bool:

@@ -7,8 +7,8 @@ import numpy as np
 from placer.graph import Op, OpGraph, Output
 from placer.grouping import OpGroups
 from placer.problem import Problem
-from placer.search._neighbours import Neighbours, devices_at, first_probabilities
 from placer.search.genetic import _keys_of
+from placer.search.neighbours import Neighbours, devices_at, first_probabilities
 from placer.simulator import Simulator
 from tests.heuristics.builders import gpus
 from tests.toys import make_toy
