@@ -1,9 +1,11 @@
 """TensorFlow in and out: programs become graphs, and run where a placement says."""
 
+from placer.tf._wire import OpTimes
 from placer.tf.apply import PlacedFunction, apply, apply_to_graph_def, device_map
 from placer.tf.calibrate import Calibration, calibrate, calibrate_report
 from placer.tf.fit_links import fit_links
-from placer.tf.measure import MeasuredEvaluator, Measurement, OpTimes
+from placer.tf.measure import MeasuredEvaluator
+from placer.tf.measurements import Measurement
 from placer.tf.profile import profile
 from placer.tf.read import Reading, read, read_report
 from placer.tf.servers import address_of, start_server

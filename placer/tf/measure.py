@@ -3,80 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from placer import files
 from placer.cluster import Cluster
-from placer.errors import PlacementError, PlacerError, UsageError
-from placer.graph import OpGraph
+from placer.errors import PlacementError, UsageError
 from placer.placement import Evaluations, Placement, check_placements
-from placer.tf import _load, _wire
-from placer.tf._devices import check_there, device_names, full_name, present_devices
+from placer.tf import _wire
+from placer.tf._devices import device_names, full_name, present_devices
 from placer.tf._flatten import flatten_function
-from placer.tf._processes import LostError, Process, started
 from placer.tf._program import save_program, step_of, values_of
-from placer.tf._wire import OpTimes as OpTimes  # it is part of what is measured
+from placer.tf._team import Team
 from placer.tf.apply import trace_function
+from placer.tf.measurements import Measurement, MeasurementLog
 from placer.tf.read import name_of, reading_of
-from placer.tf.workers import LocalWorkers, Workers, check_reachable, check_workers, cpus_of
-
-_MEASURING = "placer.tf._measuring"
-
-BUSY_SHARE = 0.1
-"""Other processes that take more of the processors' time than this make a measurement busy."""
-
-_POLL_SECONDS = 1.0
-_STARTS = 3
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What measuring a placement gave.
-
-    Attributes:
-        step_seconds: Seconds of each step that counts; none if it failed.
-        warmup_seconds: Seconds of each step before.
-        reason: Why it failed, if it did.
-        others_share: The share of this machine's processors that other processes took meanwhile;
-            None where that is not known.
-        trace: When each op ran in one more step, if that was asked for.
-    """
-
-    step_seconds: tuple[float, ...] = ()
-    warmup_seconds: tuple[float, ...] = ()
-    reason: str | None = None
-    others_share: float | None = None
-    trace: tuple[OpTimes, ...] = ()
-
-    @property
-    def step_time_seconds(self) -> float:
-        """The median; infinite if the placement failed."""
-        return float("inf") if self.reason is not None else float(np.median(self.step_seconds))
-
-    @property
-    def spread_seconds(self) -> float:
-        """From the first to the third quartile; nan if the placement failed."""
-        if self.reason is not None:
-            return float("nan")
-        first, third = np.percentile(self.step_seconds, [25, 75])
-        return float(third - first)
-
-    @property
-    def busy(self) -> bool:
-        """Whether the machine was too busy to tell: others took more than :data:`BUSY_SHARE`."""
-        return self.others_share is not None and self.others_share > BUSY_SHARE
+from placer.tf.workers import LocalWorkers, Workers, check_workers, cpus_of
 
 
 class MeasuredEvaluator:
@@ -164,7 +113,7 @@ class MeasuredEvaluator:
         self._known = {} if self._log is None else self._log.read()
         step = step_of(flat, names, warmup=warmup, steps=steps)
         # it has no reference to the evaluator, whose end is its own
-        self._team = _Team(step, Path(tempfile.mkdtemp(prefix="placer-")))
+        self._team = Team(step, Path(tempfile.mkdtemp(prefix="placer-")))
         if isinstance(workers, LocalWorkers):
             self._team.local, self._team.lent = workers, True
         elif isinstance(workers, int):
@@ -268,186 +217,6 @@ class MeasuredEvaluator:
             self._team.wait_for_quiet(deadline)
             found = self._team.measure(request, self._seconds_limit)
         return found
-
-
-class MeasurementLog:
-    """A file with a line of JSON for each measurement of a graph on a cluster.
-
-    Args:
-        path: The file; need not exist yet.
-        graph: The graph.
-        cluster: The cluster.
-    """
-
-    class Line(msgspec.Struct, frozen=True):
-        """A line: fingerprints, device index of each op, and what was measured."""
-
-        graph: str
-        cluster: str
-        devices: list[int]
-        warmup_seconds: tuple[float, ...]
-        step_seconds: tuple[float, ...]
-        reason: str | None = None
-        others_share: float | None = None
-
-    def __init__(self, path: str | os.PathLike[str], graph: OpGraph, cluster: Cluster) -> None:
-        self.path, self._graph, self._cluster = Path(path), graph, cluster
-
-    def read(self) -> dict[bytes, Measurement]:
-        """What was measured last of each placement, by its device indices as int32 bytes.
-
-        A last line that is cut off, as where its writer was killed, is removed.
-
-        Raises:
-            FormatError: Another line is not of this format.
-        """
-        found = {}
-        for line in files.read_json_lines(self.path, self.Line):
-            if (line.graph, line.cluster) == (self._graph.fingerprint, self._cluster.fingerprint):
-                found[np.array(line.devices, np.int32).tobytes()] = Measurement(
-                    line.step_seconds, line.warmup_seconds, line.reason, line.others_share
-                )
-        return found
-
-    def append(self, devices: NDArray[np.int32], found: Measurement) -> None:
-        """Adds a measurement of a placement ``[num_ops]``.
-
-        Raises:
-            PlacerError: The file cannot be written.
-        """
-        line = self.Line(
-            self._graph.fingerprint,
-            self._cluster.fingerprint,
-            devices.tolist(),
-            found.warmup_seconds,
-            found.step_seconds,
-            found.reason,
-            found.others_share,
-        )
-        files.append_json_line(self.path, line)
-
-
-@dataclass
-class _Team:
-    """The process that measures, and where the workers are.
-
-    Attributes:
-        step: How to run the step, but for where the workers are.
-        folder: Where the program and the logs are.
-        local: The workers that are processes of this machine, if any.
-        lent: Whether these end with their owner, not with this team.
-        addresses: Where the others are.
-        owner: The process that started it.
-        measuring: The process that measures, if it runs.
-    """
-
-    step: _wire.Step
-    folder: Path
-    local: LocalWorkers | None = None
-    lent: bool = False
-    addresses: tuple[str, ...] = ()
-    owner: int = field(default_factory=os.getpid)
-    measuring: Process | None = None
-
-    def start(self) -> None:
-        """Starts all.
-
-        Raises:
-            UsageError: TensorFlow does not have a device.
-            PlacerError: A process does not start, or a server is not there.
-        """
-        try:
-            log = self.folder / "measuring.log"
-            self.measuring = Process(_MEASURING, os.fspath(self.folder), log=log)
-            for address in self.addresses:
-                check_reachable(address)
-            addresses = self.local.start() if self.local else self.addresses
-            step = msgspec.structs.replace(self.step, workers=addresses)
-            ready = started(self.measuring, "the process that measures", step, self._workers())
-            check_there(step.devices, ready.devices)
-        except BaseException:
-            self.stop()
-            raise
-
-    def measure(self, request: _wire.Request, seconds_limit: float) -> Measurement:
-        """Measures; where that fails, nothing that it may have left is there for the next one.
-
-        Raises:
-            PlacerError: As :meth:`start`.
-        """
-        workers = self._workers()
-        if self.measuring is None or not all(p.alive for p in (*workers.values(), self.measuring)):
-            self._restart()
-            workers = self._workers()
-        assert self.measuring is not None  # noqa: S101
-        before = self._cpu_times()
-        try:
-            reply = self.measuring.ask(request, seconds_limit, workers)
-        except LostError as error:
-            self.stop()
-            return Measurement(reason=str(error))
-        except BaseException:  # an interrupt leaves an answer that nobody takes
-            self.stop()
-            raise
-        if isinstance(reply, _wire.Times):
-            share = _load.share_of_others(before, self._cpu_times())
-            return Measurement(reply.step_seconds, reply.warmup_seconds, None, share, reply.trace)
-        assert isinstance(reply, _wire.Failure)  # noqa: S101
-        if reply.ran:
-            self.stop()
-        return Measurement(reason=reply.reason)
-
-    def _restart(self) -> None:
-        """Starts all anew; one that does not start is given more chances, as others may use it."""
-        for _ in range(_STARTS - 1):
-            self.stop()
-            try:
-                self.start()
-            except PlacerError:
-                time.sleep(_POLL_SECONDS)
-            else:
-                return
-        self.stop()
-        self.start()
-
-    def wait_for_quiet(self, deadline: float) -> None:
-        """Returns once others leave the machine alone for a second, at the latest at `deadline`."""
-        share: float | None = 1.0
-        while share is not None and share > BUSY_SHARE and time.monotonic() < deadline:
-            before = self._cpu_times()
-            time.sleep(_POLL_SECONDS)
-            share = _load.share_of_others(before, self._cpu_times())
-
-    def stop(self) -> None:
-        """Ends all processes."""
-        if os.getpid() != self.owner:  # a copy of this process; the original still needs them
-            return
-        if self.measuring is not None:
-            self.measuring.kill()
-        self.measuring = None
-        if self.local is not None:
-            self.local.stop()
-
-    def close(self) -> None:
-        """Ends all processes and removes their files."""
-        if os.getpid() != self.owner:
-            return
-        if self.measuring is not None:
-            self.measuring.kill()
-        self.measuring = None
-        if self.local is not None and not self.lent:
-            self.local.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _workers(self) -> Mapping[str, Process]:
-        return self.local.processes if self.local else {}
-
-    def _cpu_times(self) -> _load.CpuTimes | None:
-        """The times of this machine; None where workers run that are not known here."""
-        if self.addresses:
-            return None
-        own = [process.pid for process in (self.measuring, *self._workers().values()) if process]
-        return _load.read_cpu_times([os.getpid(), *own])
 
 
 def _device_names(

@@ -100,7 +100,7 @@ def check(log: Path, evaluations: int, faults: Mapping[str, str]) -> Counter[str
 
 def main(evaluations: int) -> None:
     """Runs a search on two workers and says what failed."""
-    from placer.tf import measure
+    from placer.tf import _team
     from tests.tf.faults import children
 
     faults = {
@@ -112,7 +112,7 @@ def main(evaluations: int) -> None:
         "1,0,1,1": "worker crashes",
     }
     os.environ["FAULTS"] = json.dumps(faults)
-    measure._MEASURING = "tests.tf.faults"
+    _team._MEASURING = "tests.tf.faults"
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"

@@ -14,7 +14,7 @@ import placer
 from experiments.cli import app
 from placer.cluster import Cluster, Device, Link
 from placer.errors import PlacementError, PlacerError, ReadError, UsageError
-from placer.tf import MeasuredEvaluator, measure, workers
+from placer.tf import MeasuredEvaluator, _team, workers
 from tests.tf.faults import children
 from tests.tf.placing import four_cpus, random_placement
 
@@ -98,7 +98,7 @@ def test_placements_of_another_function() -> None:
     ("module", "name", "message"),
     [
         (workers, "_SERVING", "worker 0 did not start: the process was killed"),
-        (measure, "_MEASURING", "the process that measures did not start: the process was killed"),
+        (_team, "_MEASURING", "the process that measures did not start: the process was killed"),
     ],
     ids=["worker", "measuring"],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from placer.errors import UsageError
-from placer.tf import measure
+from placer.tf import _team
 from tests.tf.fault_injection import check, fault_of, made_up_seconds, search
 from tests.tf.faults import children
 from tests.tf.placing import NUM_DEVICES
@@ -42,7 +42,7 @@ def test_a_search_goes_on_through_failures(monkeypatch, tmp_path) -> None:
     ``python -m tests.tf.fault_injection``.
     """
     monkeypatch.setenv("FAULTS", json.dumps(FAULTS))
-    monkeypatch.setattr(measure, "_MEASURING", "tests.tf.light_faults")
+    monkeypatch.setattr(_team, "_MEASURING", "tests.tf.light_faults")
     log = tmp_path / "log.jsonl"
     result, evaluator = search(NUM_DEVICES, EVALUATIONS, log, warmup=1, steps=3, seconds_limit=2)
     found = check(log, EVALUATIONS, FAULTS)

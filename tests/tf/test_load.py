@@ -12,7 +12,7 @@ import tensorflow as tf
 from placer.cluster import Cluster, Device
 from placer.errors import FormatError, UsageError
 from placer.placement import Placement
-from placer.tf import MeasuredEvaluator, _load, measure
+from placer.tf import MeasuredEvaluator, _load, _team
 from placer.tf._load import CpuTimes, read_cpu_times, share_of_others
 
 ONE = Cluster("one", (Device("cpu:0", "cpu"),))
@@ -72,7 +72,7 @@ def test_this_system_tells() -> None:
 def test_a_busy_machine_is_waited_for_and_what_is_known_is_read_back(tmp_path, monkeypatch) -> None:
     """It is measured again when others have left, and stands as busy when patience ends."""
     shares = iter([0.5, 0.3, 0.02, 0.04])  # measured, polled twice, measured again
-    monkeypatch.setattr(measure, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(_team, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(_load, "share_of_others", lambda before, after: next(shares))
     waited = []
     log = tmp_path / "steps.jsonl"
@@ -92,7 +92,7 @@ def test_a_busy_machine_is_waited_for_and_what_is_known_is_read_back(tmp_path, m
         lines = log.read_bytes()
         assert lines.count(b"\n") == 2
     log.write_bytes(lines + lines[:40])
-    monkeypatch.setattr(measure._Team, "start", lambda team: None)
+    monkeypatch.setattr(_team.Team, "start", lambda team: None)
     with MeasuredEvaluator(*arguments, **options) as evaluator:
         assert evaluator.known(placements[0]).others_share == 0.11
         assert log.read_bytes() == lines, "what a killed run left half written is removed"

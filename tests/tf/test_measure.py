@@ -22,7 +22,7 @@ from placer.grouping import group_ops
 from placer.placement import Placement
 from placer.problem import Problem
 from placer.search import random
-from placer.tf import measure
+from placer.tf import _team
 from placer.tf.measure import MeasuredEvaluator
 from tests.tf.faults import children
 from tests.tf.placing import NUM_DEVICES, four_cpus, random_placement
@@ -65,7 +65,7 @@ def faulty(monkeypatch):
     def install(**faults: str) -> None:
         by_devices = {",".join(key[1:]): fault for key, fault in faults.items()}  # d31 is "3,1"
         monkeypatch.setenv("FAULTS", json.dumps(by_devices))
-        monkeypatch.setattr(measure, "_MEASURING", "tests.tf.faults")
+        monkeypatch.setattr(_team, "_MEASURING", "tests.tf.faults")
 
     return install
 
@@ -239,6 +239,6 @@ def test_bad_placements() -> None:
 
 
 def test_a_process_that_cannot_start(monkeypatch) -> None:
-    monkeypatch.setattr(measure, "_MEASURING", "tests.tf.there_is_no_such_module")
+    monkeypatch.setattr(_team, "_MEASURING", "tests.tf.there_is_no_such_module")
     with pytest.raises(PlacerError, match="measures did not start: .* exit status 1: .*No module"):
         MeasuredEvaluator(product, _cpus(2), SQUARE)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from placer.cluster import Cluster, Device, Link
 from placer.errors import PlacerError, UsageError
-from placer.tf import LocalWorkers, _throttle, measure, workers
+from placer.tf import LocalWorkers, _team, _throttle, workers
 from placer.tf._processes import Process
 from placer.tf.measure import MeasuredEvaluator
 from placer.tf.servers import start_server
@@ -42,7 +42,7 @@ def _no_process_is_left():
 def test_workers_that_fail_are_replaced(monkeypatch) -> None:
     """One that crashes, and one that hangs; other placements on both have their step times."""
     monkeypatch.setenv("FAULTS", json.dumps({"1,0": "worker crashes", "1,1": "worker hangs"}))
-    monkeypatch.setattr(measure, "_MEASURING", "tests.tf.faults")
+    monkeypatch.setattr(_team, "_MEASURING", "tests.tf.faults")
     options = {"workers": 2, "warmup": 1, "steps": 3, "seconds_limit": 5}
     with MeasuredEvaluator(product, TWO, SQUARE, **options) as evaluator:
         before = children(os.getpid())
