@@ -30,12 +30,8 @@ class StepRunner(Runner):
         super().__init__(folder, step)
         self.ran = False
 
-    def measure(self, placement: Sequence[int], traced: bool = False) -> _wire.Times:
+    def measure(self, request: _wire.Request) -> _wire.Times:
         """Times the step.
-
-        Args:
-            placement: Index of the device of each op, ``[num_ops]``.
-            traced: Whether to trace one more step.
 
         Raises:
             PlacerError: A placement that cannot be run.
@@ -44,7 +40,7 @@ class StepRunner(Runner):
         import tensorflow as tf
 
         self.ran = False
-        graph_def = self.place(placement)
+        graph_def = self.place(request.devices, request.previous)
         with tf.Graph().as_default() as graph:
             targets, writes, feeds = self.build(graph_def)
         with self.session(graph) as session:
@@ -53,7 +49,7 @@ class StepRunner(Runner):
             run = session.make_callable(targets)
             warmup = tuple(seconds_of(run) for _ in range(self.step.warmup))
             steps = tuple(seconds_of(run) for _ in range(self.step.steps))
-            return _wire.Times(warmup, steps, _trace(session, targets) if traced else ())
+            return _wire.Times(warmup, steps, _trace(session, targets) if request.traced else ())
 
 
 def _trace(session: Any, targets: Sequence[Any]) -> tuple[_wire.OpTimes, ...]:
@@ -87,7 +83,7 @@ def _trace(session: Any, targets: Sequence[Any]) -> tuple[_wire.OpTimes, ...]:
 def answer(runner: StepRunner, request: _wire.Request) -> _wire.Times | _wire.Failure:
     """Measures, and says why if that fails."""
     try:
-        return runner.measure(request.devices, request.traced)
+        return runner.measure(request)
     except PlacerError as error:
         return _wire.Failure(str(error))
     except Exception as error:  # whatever the step does

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from placer.errors import PlacementError
-from placer.graph import split_input
 from placer.placement import Placement
-from placer.simulator import Simulator
 from placer.tf._colocation import READS, resource_handles
 from placer.tf._flatten import FlatGraph
+from placer.tf._order import hold_order, order_simulator, previous_ops
+from placer.tf._same import check_placement
 from placer.tf.read import reading_of
 
 OUTSIDE = "placer_outside"
@@ -55,17 +52,16 @@ def place_flat(flat: FlatGraph, placement: Placement, devices: Sequence[str]) ->
     Raises:
         PlacementError: A placement of another graph, or an op that uses variables of two devices.
     """
-    _check_same_graph(flat, placement)
-    op_index = placement.graph.op_index
-    asked = [int(placement.devices[op_index[node.name]]) for node in flat.graph_def.node]
-    placed = assign_devices(flat, variables_of(flat), asked, devices)
-    if placement.order == "priority":
-        index_of = {name: index for index, name in enumerate(devices)}
-        by_name = {node.name: node for node in placed.flat.graph_def.node}
-        chosen = [index_of[by_name[name].device] for name in op_index]
-        for before, after in order_edges(placement, chosen):
-            if before not in {split_input(ref)[0] for ref in by_name[after].input}:
-                by_name[after].input.append(f"^{before}")
+    with warnings.catch_warnings():  # whoever made the placement has seen them
+        warnings.simplefilter("ignore")
+        graph = reading_of(flat, placement.graph.name).graph
+    check_placement(placement, graph, placement.cluster)
+    variables, asked = variables_of(flat), placement.devices.tolist()
+    placed = assign_devices(flat, variables, asked, devices)
+    simulator = order_simulator(placement)
+    if simulator is not None:
+        chosen, _ = beside_variables(graph.op_names, variables, asked, devices)
+        hold_order(placed.flat.graph_def, previous_ops(simulator, chosen))
     return placed
 
 
@@ -86,15 +82,51 @@ def assign_devices(
     Raises:
         PlacementError: An op that uses variables of two devices.
     """
-    types = {node.name: node.op for node in flat.graph_def.node}
-    asked = dict(zip(types, placement, strict=True))
-    chosen = dict(asked)
-    moved: dict[str, str] = {}
+    names = [node.name for node in flat.graph_def.node]
+    chosen, moved = beside_variables(names, variables, placement, devices)
+    graph_def = type(flat.graph_def)()
+    graph_def.CopyFrom(flat.graph_def)
     written: set[str] = set()
-    for name, handles in variables.items():
-        if types[name] not in READS and name not in handles:
+    for node, device in zip(graph_def.node, chosen, strict=True):
+        node.device = devices[device]
+        node.attr.pop("_class", None)  # it would win over the device
+        handles = variables.get(node.name, ())
+        if node.op not in READS and node.name not in handles:
             written |= set(handles)
-        homes = {asked[handle]: handle for handle in handles}
+    return PlacedGraph(
+        replace(flat, graph_def=graph_def),
+        {name: devices[device] for name, device in zip(names, placement, strict=True)},
+        moved,
+        frozenset(written),
+    )
+
+
+def beside_variables(
+    ops: Sequence[str],
+    variables: Mapping[str, Sequence[str]],
+    placement: Sequence[int],
+    devices: Sequence[str],
+) -> tuple[list[int], dict[str, str]]:
+    """Says where ops go: as asked, but those that use a variable go where that is.
+
+    Args:
+        ops: Names of the ops, ``[num_ops]``.
+        variables: What :func:`variables_of` says of their graph.
+        placement: Index of the device of each op, ``[num_ops]``.
+        devices: Name of each TensorFlow device, ``[num_devices]``.
+
+    Returns:
+        Index of the device of each op, ``[num_ops]``; and why an op has another one than was
+        asked, for those that do.
+
+    Raises:
+        PlacementError: An op that uses variables of two devices.
+    """
+    index_of = {name: index for index, name in enumerate(ops)}
+    chosen = list(placement)
+    moved: dict[str, str] = {}
+    for name, handles in variables.items():
+        homes = {placement[index_of[handle]]: handle for handle in handles}
         if len(homes) > 1:
             (first, one), (second, other) = list(homes.items())[:2]
             raise PlacementError(
@@ -102,20 +134,10 @@ def assign_devices(
                 f"{devices[second]}; expected these on one device"
             )
         ((home, handle),) = homes.items()
-        if home != asked[name]:  # TensorFlow would move it without a word
-            chosen[name] = home
+        if home != placement[index_of[name]]:  # TensorFlow would move it without a word
+            chosen[index_of[name]] = home
             moved[name] = f"uses {handle!r}, which is on {devices[home]}"
-    graph_def = type(flat.graph_def)()
-    graph_def.CopyFrom(flat.graph_def)
-    for node in graph_def.node:
-        node.device = devices[chosen[node.name]]
-        node.attr.pop("_class", None)  # it would win over the device
-    return PlacedGraph(
-        replace(flat, graph_def=graph_def),
-        {name: devices[device] for name, device in asked.items()},
-        moved,
-        frozenset(written),
-    )
+    return chosen, moved
 
 
 def variables_of(flat: FlatGraph) -> Mapping[str, Sequence[str]]:
@@ -171,36 +193,3 @@ def strict_config(base: Any = None) -> Any:
     optimizer.opt_level = config_pb2.OptimizerOptions.L0
     optimizer.global_jit_level = config_pb2.OptimizerOptions.OFF
     return config
-
-
-def _check_same_graph(flat: FlatGraph, placement: Placement) -> None:
-    with warnings.catch_warnings():  # whoever made the placement has seen them
-        warnings.simplefilter("ignore")
-        graph = reading_of(flat, placement.graph.name).graph
-    Placement.from_json(placement.to_json(), graph, placement.cluster)
-
-
-def order_edges(placement: Placement, devices: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Pairs of ops such that each device runs its ops in the order of the simulated schedule.
-
-    Each op follows the one that had its slot before. Together with the graph's own edges that
-    makes no cycle, so it cannot deadlock: along an edge of either kind, the first op has finished
-    in the schedule when the second one starts, and as every op takes time, starts grow along
-    every path.
-    """
-    simulator = Simulator(
-        placement.graph, placement.cluster, order="priority", priorities=placement.priorities
-    )
-    schedule = simulator.schedule(np.asarray(devices, np.int32))
-    # when each slot is free next, and the op that it is free after
-    slots: dict[str, list[tuple[float, int, str]]] = {
-        device.name: [(0.0, -1 - slot, "") for slot in range(device.slots)]
-        for device in placement.cluster.devices
-    }
-    types = placement.graph.op_types
-    for index, op in sorted(enumerate(schedule.ops), key=lambda pair: pair[1].start_seconds):
-        if types[index].startswith("Placeholder"):  # what is fed waits for nothing
-            continue
-        _, _, before = heapq.heapreplace(slots[op.device], (op.finish_seconds, index, op.name))
-        if before:
-            yield before, op.name

@@ -10,6 +10,7 @@ from typing import Any
 from placer.tf import _wire
 from placer.tf._devices import check_kernels
 from placer.tf._flatten import FlatGraph
+from placer.tf._order import hold_order
 from placer.tf._placed import OUTSIDE, assign_devices, variables_of
 from placer.tf._program import load_program
 
@@ -53,17 +54,21 @@ class Runner:
 
         return tf.compat.v1.Session(self._target, graph, self._config)
 
-    def place(self, placement: Sequence[int]) -> Any:
+    def place(self, placement: Sequence[int], previous: Sequence[int] = ()) -> Any:
         """The program's GraphDef under a placement.
 
         Args:
             placement: Index of the device of each op, ``[num_ops]``.
+            previous: Index of the op that each op follows on its device, -1 for none,
+                ``[num_ops]``; empty for TensorFlow's own order.
 
         Raises:
             PlacerError: A placement that cannot be run.
         """
         placed = assign_devices(self._flat, self._variables, placement, self.step.devices)
         check_kernels(placed.flat.graph_def)
+        if previous:
+            hold_order(placed.flat.graph_def, previous)
         return placed.flat.graph_def
 
     def build(self, graph_def: Any, scope: str = "") -> tuple[list[Any], list[Any], dict[Any, Any]]:

@@ -35,10 +35,13 @@ class Request(msgspec.Struct, tag="request", frozen=True):
 
     Attributes:
         devices: Index of the device of each op, ``[num_ops]``.
+        previous: Index of the op that each op follows on its device, -1 for none, ``[num_ops]``;
+            empty for TensorFlow's own order.
         traced: Whether to take statistics of one more step.
     """
 
     devices: list[int]
+    previous: list[int] = []
     traced: bool = False
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
-from placer.placement import check_placements
+from placer.placement import Order, check_placements
 from placer.simulator import Simulator
 from placer.tf._fit import rounded
 
@@ -24,7 +24,12 @@ _STARTS = 8
 
 
 def fit_links(
-    graph: OpGraph, cluster: Cluster, placements: ArrayLike, step_seconds: ArrayLike
+    graph: OpGraph,
+    cluster: Cluster,
+    placements: ArrayLike,
+    step_seconds: ArrayLike,
+    *,
+    order: Order = "fifo",
 ) -> Cluster:
     """Fits the links of a cluster to measured step times.
 
@@ -42,6 +47,7 @@ def fit_links(
         cluster: The cluster, with its links as they were timed.
         placements: What was measured, ``[num_placements, num_ops]``.
         step_seconds: The measured step times, ``[num_placements]``.
+        order: In which they were measured; with ``"priority"``, by the simulator's own priorities.
 
     Raises:
         UsageError: Other shapes, no placement, or times that are not positive.
@@ -64,7 +70,7 @@ def fit_links(
     where = Cluster(cluster.name, roomy, cluster.links)
 
     def loss(point: Point) -> float:
-        simulator = Simulator(graph, _with_links(where, point))
+        simulator = Simulator(graph, _with_links(where, point), order=order)
         simulated = simulator.evaluate(devices).step_time_seconds
         return float(np.abs(np.log(simulated / measured)).mean())
 

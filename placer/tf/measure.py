@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
-from placer.placement import Evaluations, Placement, check_placements
+from placer.graph import OpGraph
+from placer.placement import Evaluations, Order, Placement, check_placements
+from placer.simulator import Simulator
 from placer.tf import _wire
 from placer.tf._devices import device_names, full_name, present_devices
-from placer.tf._flatten import flatten_function
+from placer.tf._flatten import FlatGraph, flatten_function
+from placer.tf._order import order_simulator, previous_ops
+from placer.tf._placed import beside_variables, variables_of
 from placer.tf._program import save_program, step_of, values_of
+from placer.tf._same import check_graph, check_placement
 from placer.tf._team import Team
 from placer.tf.apply import trace_function
-from placer.tf.measurements import Measurement, MeasurementLog
+from placer.tf.measurements import Measurement, MeasurementLog, key_of
 from placer.tf.read import name_of, reading_of
 from placer.tf.workers import LocalWorkers, Workers, check_workers, cpus_of
 
@@ -50,6 +56,13 @@ class MeasuredEvaluator:
             of job ``worker``.
         inputs: The arguments to measure with, in the structure of `specs`. By default normally
             distributed numbers, and zeros where they are no floats.
+        graph: The graph with what its ops take, as ``placer.tf.profile`` gives it. By default that
+            of ``placer.tf.read``.
+        order: Which ready op a device starts first under the placements of :meth:`evaluate`:
+            TensorFlow's own choice, or with ``"priority"`` the order of the simulated schedule,
+            which control edges hold TensorFlow to.
+        priorities: With ``order="priority"``, a figure per op, highest first, ``[num_ops]``. By
+            default those of the simulator.
         warmup: How many steps warm up.
         steps: How many steps count.
         seconds_limit: How long a placement may take in all, with building and warming up.
@@ -62,13 +75,18 @@ class MeasuredEvaluator:
         signature: As ``placer.tf.read`` was given.
 
     Attributes:
-        graph: The graph, as ``placer.tf.read`` gives it.
+        graph: The graph.
         cluster: The cluster.
+        order: As given.
+        priorities: As given.
         patience_seconds: As given; may be changed.
 
     Raises:
         ReadError: As ``placer.tf.read``, or a GraphDef.
-        UsageError: An argument outside its range, or a device that TensorFlow does not have.
+        UsageError: An argument outside its range, a device that TensorFlow does not have, or a
+            graph of another program.
+        PlacementError: Priorities that do not fit the graph or the order.
+        ClusterError: An order that cannot be simulated, as a device lacks a rate.
         PlacerError: A process does not start, or there is no server where one should be.
 
     Example:
@@ -86,6 +104,9 @@ class MeasuredEvaluator:
         devices: Sequence[str] | None = None,
         workers: Workers = None,
         inputs: Sequence[Any] | None = None,
+        graph: OpGraph | None = None,
+        order: Order = "fifo",
+        priorities: ArrayLike | None = None,
         warmup: int = 3,
         steps: int = 10,
         seconds_limit: float = 60.0,
@@ -105,11 +126,20 @@ class MeasuredEvaluator:
         names = _device_names(cluster, devices, workers)
         function = trace_function(target, specs, training, signature)
         flat = flatten_function(function)
-        self.graph = reading_of(flat, name_of(target)).graph
+        self._program = reading_of(flat, name_of(target)).graph
+        if graph is not None:
+            check_graph(graph, self._program)
+        self.graph = self._program if graph is None else graph
+        self._simulator = None
+        if order != "fifo" or priorities is not None:  # it refuses what does not go together
+            self._simulator = Simulator(self.graph, cluster, order=order, priorities=priorities)
+        self.order: Order = order
+        self.priorities = None if self._simulator is None else self._simulator.priorities
+        self._graph_def, self._devices = flat.graph_def, names
         values = values_of(flat, inputs)
         self._seconds_limit, self._on_wait = seconds_limit, on_wait
         self.patience_seconds = patience_seconds
-        self._log = None if log is None else MeasurementLog(log, self.graph, cluster)
+        self._log = None if log is None else MeasurementLog(log, self._program, cluster)
         self._known = {} if self._log is None else self._log.read()
         step = step_of(flat, names, warmup=warmup, steps=steps)
         # it has no reference to the evaluator, whose end is its own
@@ -143,7 +173,7 @@ class MeasuredEvaluator:
             raise PlacementError(
                 f"placements have shape {placements.shape}; expected (batch, {self.graph.num_ops})"
             )
-        found = [self._measure(devices) for devices in placements]
+        found = [self._measure(self._request(row, self._simulator)) for row in placements]
         return Evaluations(
             np.array([measurement.step_time_seconds for measurement in found]),
             np.array([measurement.reason is None for measurement in found], bool),
@@ -153,32 +183,33 @@ class MeasuredEvaluator:
     def measure(
         self, placement: Placement, *, again: bool = False, traced: bool = False
     ) -> Measurement:
-        """Measures one placement.
+        """Measures one placement, in its own order and with its own priorities.
 
         Args:
-            placement: The placement, in ``order="fifo"``.
+            placement: The placement; its graph may be the one of ``placer.tf.read`` or of
+                ``placer.tf.profile``.
             again: Whether to measure even what is known; what is found replaces that.
             traced: Whether to trace one more step, which is measuring again.
 
         Raises:
-            PlacementError: A placement of another graph, on another cluster, or in another order.
+            PlacementError: A placement of another graph or on another cluster.
+            ClusterError: Its order cannot be simulated, as a device lacks a rate.
             PlacerError: As :meth:`evaluate`.
         """
-        if placement.order != "fifo":
-            raise PlacementError(f"the order is {placement.order!r}; expected 'fifo'")
-        content = placement.to_json()
-        devices = Placement.from_json(content, self.graph, self.cluster).devices
+        check_placement(placement, self._program, self.cluster)
+        request = self._request(placement.devices, order_simulator(placement), traced)
         if again or traced:
-            self._known.pop(devices.tobytes(), None)
-        return self._measure(devices, traced)
+            self._known.pop(key_of(request.devices, request.previous), None)
+        return self._measure(request)
 
     def known(self, devices: NDArray[np.int32]) -> Measurement | None:
-        """What was measured of a placement ``[num_ops]``, if it was."""
-        return self._known.get(np.asarray(devices, np.int32).tobytes())
+        """What was measured of a placement ``[num_ops]`` in the evaluator's order, if it was."""
+        request = self._request(np.asarray(devices, np.int32), self._simulator)
+        return self._known.get(key_of(request.devices, request.previous))
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """All that is known, the last of each placement."""
+        """All that is known, the last of each placement in each order."""
         return tuple(self._known.values())
 
     def close(self) -> None:
@@ -196,14 +227,34 @@ class MeasuredEvaluator:
     ) -> None:
         self.close()
 
-    def _measure(self, devices: NDArray[np.int32], traced: bool = False) -> Measurement:
-        key = devices.tobytes()
+    def _request(
+        self, devices: NDArray[np.int32], simulator: Simulator | None, traced: bool = False
+    ) -> _wire.Request:
+        """A placement to measure, in the order that is simulated, or else in TensorFlow's own."""
+        asked: list[int] = devices.tolist()
+        previous: list[int] = []
+        if simulator is not None:
+            try:
+                chosen, _ = beside_variables(
+                    self.graph.op_names, self._variables, asked, self._devices
+                )
+                previous = previous_ops(simulator, chosen)
+            except PlacementError:
+                pass  # it runs in no order, as the process that measures will say
+        return _wire.Request(asked, previous, traced)
+
+    @functools.cached_property
+    def _variables(self) -> Mapping[str, Sequence[str]]:
+        return variables_of(FlatGraph(self._graph_def))
+
+    def _measure(self, request: _wire.Request) -> Measurement:
+        key = key_of(request.devices, request.previous)
         if key not in self._known:
             if not self._close.alive:
                 raise UsageError("the evaluator is closed; expected one that is open")
-            found = self._measure_in_quiet(_wire.Request(devices.tolist(), traced))
+            found = self._measure_in_quiet(request)
             if self._log is not None:
-                self._log.append(devices, found)
+                self._log.append(request.devices, request.previous, found)
             self._known[key] = found
         return self._known[key]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from placer import files
 from placer.cluster import Cluster
@@ -57,6 +57,17 @@ class Measurement:
         return self.others_share is not None and self.others_share > BUSY_SHARE
 
 
+def key_of(devices: Sequence[int], previous: Sequence[int]) -> bytes:
+    """What tells a placement in an order from others of the same graph.
+
+    Args:
+        devices: Device index of each op, ``[num_ops]``.
+        previous: Index of the op that each op follows, ``[num_ops]``; empty for TensorFlow's own
+            order.
+    """
+    return np.array([*devices, *previous], np.int32).tobytes()
+
+
 class MeasurementLog:
     """A file with a line of JSON for each measurement of a graph on a cluster.
 
@@ -67,7 +78,7 @@ class MeasurementLog:
     """
 
     class Line(msgspec.Struct, frozen=True):
-        """A line: fingerprints, device index of each op, and what was measured."""
+        """A line: fingerprints, device of each op, the op that it follows, what was measured."""
 
         graph: str
         cluster: str
@@ -76,12 +87,13 @@ class MeasurementLog:
         step_seconds: tuple[float, ...]
         reason: str | None = None
         others_share: float | None = None
+        previous: list[int] = []
 
     def __init__(self, path: str | os.PathLike[str], graph: OpGraph, cluster: Cluster) -> None:
         self.path, self._graph, self._cluster = Path(path), graph, cluster
 
     def read(self) -> dict[bytes, Measurement]:
-        """What was measured last of each placement, by its device indices as int32 bytes.
+        """What was measured last of each placement in each order, by its :func:`key_of`.
 
         A last line that is cut off, as where its writer was killed, is removed.
 
@@ -91,13 +103,19 @@ class MeasurementLog:
         found = {}
         for line in files.read_json_lines(self.path, self.Line):
             if (line.graph, line.cluster) == (self._graph.fingerprint, self._cluster.fingerprint):
-                found[np.array(line.devices, np.int32).tobytes()] = Measurement(
+                found[key_of(line.devices, line.previous)] = Measurement(
                     line.step_seconds, line.warmup_seconds, line.reason, line.others_share
                 )
         return found
 
-    def append(self, devices: NDArray[np.int32], found: Measurement) -> None:
-        """Adds a measurement of a placement ``[num_ops]``.
+    def append(self, devices: Sequence[int], previous: Sequence[int], found: Measurement) -> None:
+        """Adds a measurement.
+
+        Args:
+            devices: Device index of each op, ``[num_ops]``.
+            previous: Index of the op that each op followed, -1 for none, ``[num_ops]``; empty for
+                TensorFlow's own order.
+            found: What was measured.
 
         Raises:
             PlacerError: The file cannot be written.
@@ -105,10 +123,11 @@ class MeasurementLog:
         line = self.Line(
             self._graph.fingerprint,
             self._cluster.fingerprint,
-            devices.tolist(),
+            list(devices),
             found.warmup_seconds,
             found.step_seconds,
             found.reason,
             found.others_share,
+            list(previous),
         )
         files.append_json_line(self.path, line)

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from experiments import measuring
 from experiments.cli import app
 from experiments.run import RunFolder
-from placer.simulator import Simulator
+from placer.problem import Problem
 from placer.tf import Measurement
-from placer.tf.measure import MeasuredEvaluator, MeasurementLog
+from placer.tf._wire import Request
+from placer.tf.measure import MeasuredEvaluator
+from placer.tf.measurements import MeasurementLog, key_of
 from tests.experiments.builders import cluster, graph
 from tests.experiments.test_training import without_wall_clock
 
@@ -30,22 +32,24 @@ class Fake(MeasuredEvaluator):
     kill_at = 10_000
     rng = np.random.default_rng(0)
 
-    def __init__(self, log: Path) -> None:
-        self.graph, self.cluster = graph(), cluster()
+    def __init__(self, log: Path, problem: Problem) -> None:
+        self.graph, self.cluster = problem.graph, problem.cluster
         self._log = MeasurementLog(log, self.graph, self.cluster)
         self._known = self._log.read()
-        self._simulator = Simulator(self.graph, self.cluster)
+        self._made_up = problem.evaluator
+        self._simulator = problem.evaluator if problem.order == "priority" else None
+        self._variables, self._devices = {}, self.cluster.device_names
 
-    def _measure(self, devices: np.ndarray, traced: bool = False) -> Measurement:
-        key = devices.tobytes()
+    def _measure(self, request: Request) -> Measurement:
+        key = key_of(request.devices, request.previous)
         if key not in self._known:
             Fake.kill_at -= 1
             if Fake.kill_at < 0:
                 raise KeyboardInterrupt
-            seconds = self._simulator.step_time(devices) * Fake.rng.uniform(1, 1.2)
+            seconds = self._made_up.step_time(request.devices) * Fake.rng.uniform(1, 1.2)
             failed = "the process was killed" if Fake.rng.random() < 0.2 else None
             found = Measurement(() if failed else (seconds, seconds), (), failed, 0.5)
-            self._log.append(devices, found)
+            self._log.append(request.devices, request.previous, found)
             self._known[key] = found
         return self._known[key]
 
@@ -56,7 +60,7 @@ def fake(monkeypatch) -> None:
 
     @contextmanager
     def measured(problem, config, log, *, patience_seconds, on_wait):
-        evaluator = Fake(log)
+        evaluator = Fake(log, problem)
         yield dataclasses.replace(problem, evaluator=evaluator), evaluator
 
     monkeypatch.setattr(measuring, "measured", measured)

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from placer.tf import _measuring, _wire
@@ -63,13 +62,13 @@ FAULTS = {
 class FaultyRunner(_measuring.StepRunner):
     """A step that fails under some placements."""
 
-    def measure(self, placement: Sequence[int], traced: bool = False) -> _wire.Times:
+    def measure(self, request: _wire.Request) -> _wire.Times:
         for devices, fault in json.loads(os.environ["FAULTS"]).items():
             given = [int(device) for device in devices.split(",")]
-            if list(placement[: len(given)]) == given:
+            if request.devices[: len(given)] == given:
                 self.ran = True
                 FAULTS[fault]()
-        return super().measure(placement, traced)
+        return super().measure(request)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import types
-from collections.abc import Sequence
 from pathlib import Path
 
 from placer.tf import _measuring, _wire
@@ -28,12 +27,12 @@ class LightRunner:
     def devices(self) -> tuple[str, ...]:
         return self._step.devices
 
-    def measure(self, placement: Sequence[int], *_: object) -> _wire.Times:
+    def measure(self, request: _wire.Request) -> _wire.Times:
         self.ran = True
-        fault = fault_of(placement, json.loads(os.environ["FAULTS"]))
+        fault = fault_of(request.devices, json.loads(os.environ["FAULTS"]))
         if fault is not None:
             FAULTS[fault]()
-        seconds = (made_up_seconds(placement),)
+        seconds = (made_up_seconds(request.devices),)
         return _wire.Times(seconds * self._step.warmup, seconds * self._step.steps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 import networkx as nx
 import numpy as np
@@ -17,7 +18,7 @@ from placer.errors import PlacementError, ReadError, UsageError
 from placer.graph import split_input
 from placer.placement import Placement
 from placer.simulator import Simulator
-from placer.tf._placed import order_edges
+from placer.tf._order import previous_ops
 from placer.tf.verify import trace_step
 from tests.strategies import clusters, graphs
 from tests.tf.placing import NAMES, four_cpus, random_placement
@@ -94,6 +95,14 @@ def test_what_is_no_graph_def_of_the_placement_is_refused() -> None:
         placer.tf.apply_to_graph_def(other, placement)
 
 
+def _order_edges(simulator: Simulator, devices) -> Iterator[tuple[str, str]]:
+    """Pairs of ops of which the second follows the first."""
+    names = simulator.graph.op_names
+    for after, before in zip(names, previous_ops(simulator, devices), strict=True):
+        if before >= 0:
+            yield names[before], after
+
+
 @given(st.data())
 def test_edges_for_the_order_make_no_cycle(data) -> None:
     """With them, no device can run more ops at once than it has slots, and nothing deadlocks.
@@ -106,11 +115,10 @@ def test_edges_for_the_order_make_no_cycle(data) -> None:
     devices = data.draw(st.lists(indices, min_size=graph.num_ops, max_size=graph.num_ops))
     few = st.lists(st.integers(0, 3), min_size=graph.num_ops, max_size=graph.num_ops)
     priorities = data.draw(st.none() | few)  # with ties
-    placement = Placement(graph, cluster, devices, "priority", priorities)
     simulator = Simulator(graph, cluster, order="priority", priorities=priorities)
     schedule = simulator.schedule(devices)
     ops = {op.name: op for op in schedule.ops}
-    edges = list(order_edges(placement, devices))
+    edges = list(_order_edges(simulator, devices))
     for before, after in edges:
         assert ops[before].device == ops[after].device
         assert ops[before].finish_seconds <= ops[after].start_seconds
@@ -177,12 +185,10 @@ def test_any_priorities_run_on_many_devices(seed) -> None:
             name = node.node_name.removeprefix("placer_step/")
             started[name] = node.all_start_micros * 1000 + node.op_start_rel_nanos
             finished[name] = node.all_start_micros * 1000 + node.op_end_rel_nanos
-    followed = 0
-    for before, after in order_edges(placement, placement.devices):
-        if before in finished and after in started:  # but for small constants, which are copied
-            assert finished[before] <= started[after]
-            followed += 1
-    assert followed > graph.num_ops // 2
+    simulator = Simulator(graph, placement.cluster, order="priority", priorities=priorities)
+    edges = list(_order_edges(simulator, placement.devices))
+    assert len(edges) > graph.num_ops // 2
+    assert all(finished[before] <= started[after] for before, after in edges)
     start = [weight.numpy() for weight in weights]
     results = []
     for function in (tf.function(step, autograph=False), placed):
