@@ -6,14 +6,17 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from numpy.typing import ArrayLike
 
 from experiments.workloads import get_workload
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
+from placer.placement import Order, Placement
 from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
 from placer.tf.workers import check_shares
@@ -126,6 +129,9 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         cluster: Cluster,
         workers: Sequence[str],
         *,
+        graph: OpGraph | None = None,
+        order: Order = "fifo",
+        priorities: ArrayLike | None = None,
         patience_seconds: float = 0.0,
         on_wait: Callable[[float], None] | None = None,
         log: str | os.PathLike[str] | None = None,
@@ -138,6 +144,9 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
             *specs,
             devices=self.devices or None,
             workers=workers,
+            graph=graph,
+            order=order,
+            priorities=priorities,
             warmup=self.warmup,
             steps=self.steps,
             seconds_limit=self.seconds_limit,
@@ -187,7 +196,7 @@ def measured(
     """The problem with measured step times, and what measures them.
 
     Raises:
-        UsageError: The workload has other ops than the problem.
+        UsageError: The workload in these sizes is another program than the problem's.
         PlacerError: As ``MeasuredEvaluator``.
     """
     with (
@@ -195,26 +204,27 @@ def measured(
         config.open_evaluator(
             problem.cluster,
             workers,
+            graph=problem.graph,
+            order=problem.order,
+            priorities=problem.priorities,
             patience_seconds=patience_seconds,
             on_wait=on_wait,
             log=log,
         ) as evaluator,
     ):
-        check_same_ops(problem.graph, evaluator.graph)
         yield dataclasses.replace(problem, evaluator=evaluator), evaluator
 
 
-def check_same_ops(graph: OpGraph, of_workload: OpGraph) -> None:
-    """Checks that a graph, which may know more of its ops, is that of the workload.
+def with_priorities_of(path: Path, problem: Problem) -> Problem:
+    """The problem with the priorities of a placement file, with which its placement was found.
 
     Raises:
-        UsageError: It is not.
+        PlacerError: The file is no placement of the problem's graph on its cluster.
     """
-    if graph.op_names != of_workload.op_names:
-        raise UsageError(
-            f"graph {graph.name!r} has other ops than the workload in these sizes: "
-            f"{graph.num_ops}, not {of_workload.num_ops}, or of other names"
-        )
+    found = Placement.load(path, problem.graph, problem.cluster)
+    if found.priorities is None:
+        return problem
+    return problem.with_priorities(found.priorities)
 
 
 def summarize(measurement: Measurement) -> dict[str, Any]:

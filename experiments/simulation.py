@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -28,14 +29,20 @@ def everything_on(device: str, graph: OpGraph, cluster: Cluster) -> Placement:
     return Placement(graph, cluster, np.full(graph.num_ops, index, np.int32))
 
 
-def simulate(placement: Placement, order: Order | None) -> Schedule:
-    """Simulates a placement, in another order than its own if one is given."""
-    order = order or placement.order
+def in_order(placement: Placement, order: Order | None) -> Placement:
+    """The placement in another order than its own, if one is given."""
+    if order is None or order == placement.order:
+        return placement
+    return dataclasses.replace(placement, order=order, priorities=None)
+
+
+def simulate(placement: Placement) -> Schedule:
+    """Simulates a placement."""
     simulator = Simulator(
         placement.graph,
         placement.cluster,
-        order=order,
-        priorities=placement.priorities if order == "priority" else None,
+        order=placement.order,
+        priorities=placement.priorities,
     )
     return simulator.schedule(placement.devices)
 

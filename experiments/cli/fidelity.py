@@ -13,6 +13,7 @@ from experiments.cli.measuring_options import (
     DEFAULT_PATIENCE,
     DevicesOption,
     PatienceOption,
+    ProfiledOption,
     SecondsLimitOption,
     SharesOption,
     SizeOption,
@@ -23,7 +24,7 @@ from experiments.cli.measuring_options import (
     measuring_config,
     say_waiting,
 )
-from experiments.cli.options import ClusterOption, JsonOption, load_cluster
+from experiments.cli.options import ClusterOption, JsonOption, Order, load_cluster
 from placer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,17 +38,13 @@ def fidelity(
         str, typer.Option("--workload", help="Name of a workload.", metavar="NAME")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for all of it.", metavar="DIR")],
-    graph: Annotated[
-        Path | None,
-        typer.Option(
-            "--graph", help="What 'placer profile' wrote of the workload.", metavar="FILE"
-        ),
-    ] = None,
+    graph: ProfiledOption = None,
     cluster: ClusterOption = None,
     size: SizeOption = None,
     workers: WorkersOption = None,
     shares: SharesOption = None,
     devices: DevicesOption = None,
+    order: Annotated[Order, typer.Option("--order", help="Which ready op goes first.")] = "fifo",
     placements: Annotated[
         int, typer.Option("--placements", help="How many placements.", min=2)
     ] = 200,
@@ -76,7 +73,6 @@ def fidelity(
         fit_all,
         measure_all,
     )
-    from experiments.measuring import check_same_ops
     from placer.graph import OpGraph
     from placer.problem import Problem
     from placer.simulator import Simulator
@@ -96,6 +92,7 @@ def fidelity(
         measuring,
         graph="" if profiled is None else profiled.fingerprint,
         cluster="" if given is None else given.fingerprint,
+        order=order,
     )
     folder = FidelityFolder(out)
     folder.begin(config)
@@ -108,23 +105,26 @@ def fidelity(
             return measuring.calibrate(addresses, given)
 
         op_graph, where = folder.model(make)
-        problem = Problem.build(op_graph, where)
+        problem = Problem.build(op_graph, where, order=order)
         candidates = folder.candidates(lambda: choose_placements(problem, placements, seed))
-        simulator = Simulator(op_graph, where)
+        simulator = Simulator(op_graph, where, order=order)
         with (
             measuring.open_evaluator(
-                where, addresses, patience_seconds=patience, on_wait=say_waiting
+                where,
+                addresses,
+                graph=op_graph,
+                order=order,
+                patience_seconds=patience,
+                on_wait=say_waiting,
             ) as evaluator,
             counting(2 * len(candidates), len(folder.repetitions())) as count,
         ):
-            check_same_ops(op_graph, evaluator.graph)
             measure_all(evaluator, where, candidates, folder, seed, count)
             comparison = compare(simulator, candidates, folder.repetitions())
             fitted = folder.fitted(lambda: fit_all(simulator, candidates, comparison))
+            best = Simulator(op_graph, fitted, order=order)
             explained = folder.misses(
-                lambda: explain_misses(
-                    evaluator, Simulator(op_graph, fitted), candidates, comparison, misses
-                )
+                lambda: explain_misses(evaluator, best, candidates, comparison, misses)
             )
     result = folder.write(config, comparison, explained)
     if as_json:

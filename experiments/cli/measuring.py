@@ -12,6 +12,7 @@ from experiments.cli.measuring_options import (
     DEFAULT_PATIENCE,
     DevicesOption,
     PatienceOption,
+    ProfiledOption,
     SecondsLimitOption,
     SharesOption,
     SizeOption,
@@ -24,6 +25,7 @@ from experiments.cli.measuring_options import (
 from experiments.cli.options import (
     ClusterOption,
     JsonOption,
+    OrderOfPlacementOption,
     PlacementDevicesOption,
     PlacementOption,
     load_cluster,
@@ -40,6 +42,8 @@ def measure(
     size: SizeOption = None,
     placement: PlacementOption = None,
     placement_devices: PlacementDevicesOption = None,
+    order: OrderOfPlacementOption = None,
+    graph: ProfiledOption = None,
     workers: WorkersOption = None,
     shares: SharesOption = None,
     devices: DevicesOption = None,
@@ -51,11 +55,13 @@ def measure(
 ) -> None:
     """Measure a step of TensorFlow under a placement."""
     from experiments import measuring, simulation, tables
+    from placer.graph import OpGraph
     from placer.placement import Placement
 
     where = load_cluster(cluster)
     if (placement is None) == (placement_devices is None):
         raise UsageError("give either --placement or --placement-devices")
+    profiled = None if graph is None else OpGraph.load(graph)
     terminal.load_tensorflow()
     config = measuring_config(
         workload, size, workers, shares, devices, warmup, steps, seconds_limit, where
@@ -63,14 +69,14 @@ def measure(
     with (
         config.open_workers() as addresses,
         config.open_evaluator(
-            where, addresses, patience_seconds=patience, on_wait=say_waiting
+            where, addresses, graph=profiled, patience_seconds=patience, on_wait=say_waiting
         ) as evaluator,
     ):
         if placement is not None:
             placed = Placement.load(placement, evaluator.graph, where)
         else:
             placed = simulation.everything_on(str(placement_devices), evaluator.graph, where)
-        measurement = evaluator.measure(placed)
+        measurement = evaluator.measure(simulation.in_order(placed, order))
     summary = measuring.summarize(measurement)
     if as_json:
         terminal.print_json(summary)

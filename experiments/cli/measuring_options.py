@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,6 +61,10 @@ PatienceOption = Annotated[
         help="Seconds to wait for a machine that is too busy to tell, each time.",
         min=0,
     ),
+]
+ProfiledOption = Annotated[
+    Path | None,
+    typer.Option("--graph", help="What 'placer profile' wrote of the workload.", metavar="FILE"),
 ]
 DEFAULT_PATIENCE = 30.0
 

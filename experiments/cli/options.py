@@ -37,6 +37,10 @@ PlacementDevicesOption = Annotated[
         "--placement-devices", help="Device on which to place every op.", metavar="DEVICE"
     ),
 ]
+OrderOfPlacementOption = Annotated[
+    Order | None,
+    typer.Option("--order", help="Which ready op goes first; otherwise the placement's."),
+]
 GroupsOption = Annotated[
     int | None,
     typer.Option("--groups", help="At most so many op groups.", min=1, metavar="N"),

@@ -13,7 +13,7 @@ from experiments.cli.options import (
     ClusterOption,
     GraphOption,
     JsonOption,
-    Order,
+    OrderOfPlacementOption,
     PlacementDevicesOption,
     PlacementOption,
     WorkloadOption,
@@ -30,10 +30,7 @@ def simulate(
     cluster: ClusterOption = None,
     placement: PlacementOption = None,
     placement_devices: PlacementDevicesOption = None,
-    order: Annotated[
-        Order | None,
-        typer.Option("--order", help="Which ready op goes first; otherwise the placement's."),
-    ] = None,
+    order: OrderOfPlacementOption = None,
     schedule: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +62,7 @@ def simulate(
         placed = simulation.everything_on(placement_devices, op_graph, devices)
     else:
         raise UsageError("give either --placement or --placement-devices")
-    simulated = simulation.simulate(placed, order)
+    simulated = simulation.simulate(simulation.in_order(placed, order))
     if schedule is not None:
         simulation.write_schedule(simulated, schedule)
     if trace is not None:

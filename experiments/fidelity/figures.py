@@ -173,9 +173,14 @@ def predict(simulator: Simulator, devices: NDArray[np.int32], measured: Floats) 
     for number in np.unique(part).tolist():
         held_out = part == number
         cluster = fit_links(
-            simulator.graph, simulator.cluster, devices[~held_out], measured[~held_out]
+            simulator.graph,
+            simulator.cluster,
+            devices[~held_out],
+            measured[~held_out],
+            order=simulator.order,
         )
-        simulated = Simulator(simulator.graph, cluster).evaluate(devices[held_out])
+        fitted = Simulator(simulator.graph, cluster, order=simulator.order)
+        simulated = fitted.evaluate(devices[held_out])
         predicted[held_out] = simulated.step_time_seconds
     return predicted
 
@@ -185,4 +190,6 @@ def fit_all(
 ) -> Cluster:
     """The simulator's cluster with links fitted to everything that was measured."""
     devices = np.array([candidates[int(i)].devices for i in comparison.numbers], np.int32)
-    return fit_links(simulator.graph, simulator.cluster, devices, comparison.measured)
+    return fit_links(
+        simulator.graph, simulator.cluster, devices, comparison.measured, order=simulator.order
+    )

@@ -20,7 +20,7 @@ from placer import files
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
-from placer.placement import Placement
+from placer.placement import Order, Placement
 from placer.tf import MeasuredEvaluator
 
 
@@ -34,6 +34,7 @@ class FidelityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
         measuring: Which step is measured, on what and how.
         graph: Fingerprint of the graph that was given; empty where the ops are profiled.
         cluster: Fingerprint of the cluster that was given; empty where the devices are described.
+        order: Which ready op a device starts first.
     """
 
     FORMAT: ClassVar[str] = "placer.fidelity/1"
@@ -45,6 +46,7 @@ class FidelityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     measuring: MeasuringConfig
     graph: str = ""
     cluster: str = ""
+    order: Order = "fifo"
 
 
 class FidelityFolder:
@@ -125,6 +127,7 @@ class FidelityFolder:
             "workload": config.measuring.workload,
             "measuring": msgspec.to_builtins(config.measuring),
             "seed": config.seed,
+            "order": config.order,
             **comparison.figures(),
             "misses": msgspec.to_builtins(misses),
         }
@@ -149,18 +152,19 @@ def measure_all(
     seed: int,
     on_measured: Callable[[Repetition], None],
 ) -> None:
-    """Measures what is not measured yet: all placements once, then all again, in other orders.
+    """Measures what is not measured yet: all placements once, then all again, in another sequence.
 
     What slows the machine for a while so meets each kind alike, and both halves of the
     repetitions of a placement are far apart, each with a session of its own.
     """
     done = folder.repetitions()
     for number in range(ROUNDS):
-        order = np.random.default_rng([seed, number]).permutation(len(candidates))
-        for index in order.tolist():
+        turns = np.random.default_rng([seed, number]).permutation(len(candidates))
+        for index in turns.tolist():
             if (number, index) not in done:
                 devices = np.array(candidates[index].devices, np.int32)
-                found = evaluator.measure(Placement(evaluator.graph, cluster, devices), again=True)
+                placement = Placement(evaluator.graph, cluster, devices, evaluator.order)
+                found = evaluator.measure(placement, again=True)
                 row = Repetition(
                     number, index, found.step_seconds, found.reason, found.others_share, found.busy
                 )

@@ -136,9 +136,8 @@ def explain_misses(
     misses = []
     for place in np.argsort(-np.abs(np.log(comparison.predicted / comparison.measured)))[:count]:
         candidate = candidates[int(comparison.numbers[place])]
-        placement = Placement(
-            evaluator.graph, evaluator.cluster, np.array(candidate.devices, np.int32)
-        )
+        devices = np.array(candidate.devices, np.int32)
+        placement = Placement(evaluator.graph, evaluator.cluster, devices, evaluator.order)
         found = evaluator.measure(placement, traced=True)
         if found.reason is None:
             schedule = simulator.schedule(placement.devices)

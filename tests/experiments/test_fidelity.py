@@ -24,7 +24,7 @@ from experiments.fidelity import (
 from experiments.measuring import MeasuringConfig
 from placer.cluster import Cluster
 from placer.errors import FormatError, PlacerError, UsageError
-from placer.placement import ScheduledOp
+from placer.placement import Order, ScheduledOp
 from placer.problem import Problem
 from placer.simulator import Simulator
 from placer.tf import Measurement, OpTimes
@@ -36,14 +36,15 @@ CONFIG = FidelityConfig("placer.fidelity/1", 12, 0, 2, MeasuringConfig("chains")
 class FakeEvaluator:
     """Measures what is simulated, 10% longer, but for what is made to fail."""
 
-    def __init__(self) -> None:
-        self.graph, self.cluster = graph(), cluster()
-        self.simulator = Simulator(self.graph, self.cluster)
+    def __init__(self, order: Order = "fifo") -> None:
+        self.graph, self.cluster, self.order = graph(), cluster(), order
+        self.simulator = Simulator(self.graph, self.cluster, order=order)
         self.calls = 0
         self.fail_from = 10_000
         self.fails: set[bytes] = set()
 
     def measure(self, placement, *, again: bool = False, traced: bool = False) -> Measurement:
+        assert (placement.order, placement.priorities) == (self.order, None)
         self.calls += 1
         if self.calls > self.fail_from:
             raise KeyboardInterrupt
@@ -111,7 +112,7 @@ def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
     measure_all(evaluator, cluster(), some, folder, 0, seen.append)
     assert len(seen) == evaluator.calls == 24 - 15
     assert len(folder.repetitions()) == 24
-    for change in ({"placements": 13}, {"cluster": cluster().fingerprint}):
+    for change in ({"placements": 13}, {"order": "priority"}, {"cluster": cluster().fingerprint}):
         with pytest.raises(UsageError, match="was asked otherwise"):
             folder.begin(msgspec.structs.replace(CONFIG, **change))
     (folder.path / "measurements.jsonl").write_text("{}\n")
@@ -119,15 +120,18 @@ def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
         folder.repetitions()
 
 
-def test_the_figures(tmp_path, candidates) -> None:
+@pytest.mark.parametrize("order", ["fifo", "priority"])
+def test_the_figures(tmp_path, candidates, order) -> None:
     """Measured 10% longer: ranks agree, errors are 1/1.1 - 1; what failed is counted."""
-    evaluator, folder = FakeEvaluator(), FidelityFolder(tmp_path / "run")
+    evaluator, folder = FakeEvaluator(order), FidelityFolder(tmp_path / "run")
     evaluator.fails = {np.array(candidates[3].devices, np.int32).tobytes()}
-    folder.begin(CONFIG)
+    config = msgspec.structs.replace(CONFIG, order=order)
+    folder.begin(config)
     measure_all(evaluator, cluster(), candidates, folder, 0, lambda row: None)
     comparison = compare(evaluator.simulator, candidates, folder.repetitions())
     explained = fidelity.explain_misses(evaluator, evaluator.simulator, candidates, comparison, 2)
-    result = folder.write(CONFIG, comparison, folder.misses(lambda: explained))
+    result = folder.write(config, comparison, folder.misses(lambda: explained))
+    assert result["order"] == order
     alone = result["links_timed_alone"]
     assert alone["spearman"] == pytest.approx(1)
     assert result["noise_ceiling"] == pytest.approx(1)
