@@ -131,8 +131,6 @@ def train(
     if evaluator == "measured" and workload is not None:
         listed = None if cluster is None else load_cluster(cluster)
         measuring = measuring_config(workload, *given, cluster=listed)
-        if order == "priority":
-            raise UsageError("--order priority: TensorFlow's own order is what is measured: fifo")
     elif evaluator == "measured" and (folder is None or folder.is_empty()):
         raise UsageError("--evaluator measured needs the model to run: give --workload")
     elif start is not None or any(option is not None for option in given):
@@ -225,7 +223,7 @@ def _train_measured(
     """Trains on the simulator, unless that is done, and from there on measured step times."""
     import msgspec
 
-    from experiments.measuring import busy_note, measured
+    from experiments.measuring import busy_note, measured, with_priorities_of
 
     assert config.measuring is not None  # noqa: S101
     before = folder.simulated
@@ -238,7 +236,7 @@ def _train_measured(
         _train(problem, on_simulator, before)
     terminal.load_tensorflow()
     with measured(
-        problem,
+        with_priorities_of(before.placement, problem),
         config.measuring,
         folder.measurements,
         patience_seconds=patience,

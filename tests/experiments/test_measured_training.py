@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments import measuring
+from experiments import measuring, training
 from experiments.cli import app
 from experiments.run import RunFolder
+from placer.placement import Placement
 from placer.problem import Problem
+from placer.simulator import Simulator
 from placer.tf import Measurement
+from placer.tf._order import previous_ops
 from placer.tf._wire import Request
 from placer.tf.measure import MeasuredEvaluator
 from placer.tf.measurements import MeasurementLog, key_of
@@ -127,6 +130,36 @@ def test_killed_and_resumed_on_the_same_curve(run, fake, begun, tmp_path, monkey
     assert without_wall_clock(stopped) == without_wall_clock(whole)
 
 
+def test_in_order_of_priority(run, fake, tmp_path, monkeypatch) -> None:
+    """With the priorities that the placement it starts from was found with, and resumed alike."""
+    on = ("--cluster", run.inputs[-1], "--groups", 6, "--order", "priority")
+    drawn = np.random.default_rng(0).permutation(graph().num_ops)
+    problem = Problem.build(graph(), cluster(), num_groups=6, order="priority")
+    started = RunFolder(tmp_path / "started")
+    config = training.new_config(
+        problem, strategy="reinforce", evaluations=60, seed=0, num_groups=6
+    )
+    started.create(config, graph(), cluster())
+    training.train(problem.with_priorities(drawn), config, started)
+    priorities = Placement.load(started.placement, graph(), cluster()).priorities
+    assert priorities is not None
+    begin = (*MEASURED, *on, "--start", started.path, "--evaluations", 50)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    result = train(*begin, "--out", whole)
+    assert result.exit_code == 0, result.stderr
+    placement = Placement.load(whole / "placement.json", graph(), cluster())
+    np.testing.assert_array_equal(placement.priorities, priorities)
+    lines = [json.loads(line) for line in (whole / "measurements.jsonl").read_text().splitlines()]
+    simulator = Simulator(graph(), cluster(), order="priority", priorities=priorities)
+    assert all(line["previous"] == previous_ops(simulator, line["devices"]) for line in lines)
+    monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
+    monkeypatch.setattr(Fake, "kill_at", 25)
+    assert train(*begin, "--out", stopped).exit_code == 130
+    monkeypatch.setattr(Fake, "kill_at", 10_000)
+    assert train("--resume", "--out", stopped).exit_code == 0
+    assert without_wall_clock(stopped) == without_wall_clock(whole)
+
+
 def test_it_learns_on_the_simulator_first(run, fake, tmp_path, monkeypatch) -> None:
     """Unless it is told a run; that run has a folder within."""
     monkeypatch.setattr("experiments.cli.training.DEFAULT_EVALUATIONS", 30)
@@ -183,7 +216,7 @@ def test_bad_requests(run, fake, begun, tmp_path) -> None:
         "a run with another groups": (*MEASURED, *on, "--start", run.folder),
         "not finished": (*MEASURED, *on, "--groups", 6, "--start", unfinished),
         "random cannot start from it": (*begun, "--strategy", "random", "--out", out),
-        "TensorFlow's own order": (*begun, "--order", "priority", "--out", out),
+        "with the same groups and order": (*begun, "--order", "priority", "--out", out),
         "no run": (*MEASURED, *on, "--start", tmp_path),
         "colocrl cannot start from it": (*begun, "--strategy", "colocrl", "--out", out),
         "unknown workload 'brunches'": (*MEASURED, *on, *run.inputs[:2], "--workload", "brunches"),
