@@ -14,12 +14,13 @@ from placer.graph import OpGraph
 from placer.tf import Calibration
 
 
-def profile(config: MeasuringConfig, runs: int) -> OpGraph:
+def profile(config: MeasuringConfig, runs: int, cluster: Cluster | None) -> OpGraph:
     """The graph of a workload with seconds of its ops.
 
     Args:
         config: Which step is timed, and on what.
         runs: How many runs.
+        cluster: The devices; None for those that the config says.
 
     Raises:
         PlacerError: As ``placer.tf.profile``.
@@ -31,6 +32,7 @@ def profile(config: MeasuringConfig, runs: int) -> OpGraph:
         return tf.profile(
             step,
             *specs,
+            cluster=cluster,
             devices=config.devices or None,
             workers=workers or None,
             steps=config.steps,

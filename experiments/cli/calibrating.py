@@ -29,6 +29,7 @@ def profile(
     out: Annotated[
         Path, typer.Option("--out", help="Graph file to write, .json or .json.gz.", metavar="FILE")
     ],
+    cluster: ClusterOption = None,
     size: SizeOption = None,
     workers: WorkersOption = None,
     shares: SharesOption = None,
@@ -41,12 +42,21 @@ def profile(
     """Time the ops of a workload on each device."""
     terminal.load_tensorflow()
     from experiments import profiling, tables
+    from placer.cluster import Cluster
 
     profiling.check_suffix(out, (".json", ".json.gz"))
+    given = None if cluster is None else Cluster.load(cluster)
     config = measuring_config(
-        workload, size, workers, shares, devices, steps=steps, seconds_limit=seconds_limit
+        workload,
+        size,
+        workers,
+        shares,
+        devices,
+        steps=steps,
+        seconds_limit=seconds_limit,
+        cluster=given,
     )
-    graph = profiling.profile(config, runs)
+    graph = profiling.profile(config, runs, given)
     graph.save(out)
     summary = profiling.summarize_profile(graph)
     if as_json:

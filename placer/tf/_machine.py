@@ -18,6 +18,31 @@ from placer.tf._devices import device_names, full_name, present_devices
 from placer.tf.workers import LocalWorkers, Workers, check_workers, cpus_of, num_workers
 
 
+def names_on(cluster: Cluster, devices: Sequence[str] | None, workers: Workers) -> tuple[str, ...]:
+    """What TensorFlow calls the devices of a cluster, in full, ``[num_devices]``.
+
+    Args:
+        cluster: The cluster.
+        devices: Name of the TensorFlow device for each of them. None for those of the same names
+            or, with workers, the CPU of each.
+        workers: As ``placer.tf.MeasuredEvaluator`` takes them.
+
+    Raises:
+        UsageError: A device that TensorFlow does not have, or an argument outside its range.
+    """
+    check_workers(workers)
+    if not workers:
+        return present_devices(cluster, devices)
+    if devices is None:
+        devices = cpus_of(workers)
+        if len(devices) != cluster.num_devices:
+            raise UsageError(
+                f"{len(devices)} workers for the {cluster.num_devices} devices of cluster "
+                f"{cluster.name!r}; expected one for each, or devices=[...]"
+            )
+    return tuple(full_name(name) for name in device_names(cluster, devices))
+
+
 def find_devices(
     devices: Sequence[str] | None, workers: Workers
 ) -> tuple[tuple[str, ...], tuple[Device, ...]]:

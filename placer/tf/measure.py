@@ -21,8 +21,8 @@ from placer.graph import OpGraph
 from placer.placement import Evaluations, Order, Placement, check_placements
 from placer.simulator import Simulator
 from placer.tf import _wire
-from placer.tf._devices import device_names, full_name, present_devices
 from placer.tf._flatten import FlatGraph, flatten_function
+from placer.tf._machine import names_on
 from placer.tf._order import order_simulator, previous_ops
 from placer.tf._placed import beside_variables, variables_of
 from placer.tf._program import save_program, step_of, values_of
@@ -31,7 +31,7 @@ from placer.tf._team import Team
 from placer.tf.apply import trace_function
 from placer.tf.measurements import Measurement, MeasurementLog, key_of
 from placer.tf.read import name_of, reading_of
-from placer.tf.workers import LocalWorkers, Workers, check_workers, cpus_of
+from placer.tf.workers import LocalWorkers, Workers
 
 
 class MeasuredEvaluator:
@@ -123,7 +123,7 @@ class MeasuredEvaluator:
         if not patience_seconds >= 0:
             raise UsageError(f"patience_seconds is {patience_seconds}; expected at least 0")
         self.cluster = cluster
-        names = _device_names(cluster, devices, workers)
+        names = names_on(cluster, devices, workers)
         function = trace_function(target, specs, training, signature)
         flat = flatten_function(function)
         self._program = reading_of(flat, name_of(target)).graph
@@ -268,20 +268,3 @@ class MeasuredEvaluator:
             self._team.wait_for_quiet(deadline)
             found = self._team.measure(request, self._seconds_limit)
         return found
-
-
-def _device_names(
-    cluster: Cluster, devices: Sequence[str] | None, workers: Workers
-) -> tuple[str, ...]:
-    """Names of the TensorFlow devices in full, ``[num_devices]``."""
-    check_workers(workers)
-    if not workers:
-        return present_devices(cluster, devices)
-    if devices is None:
-        devices = cpus_of(workers)
-        if len(devices) != cluster.num_devices:
-            raise UsageError(
-                f"{len(devices)} workers for the {cluster.num_devices} devices of cluster "
-                f"{cluster.name!r}; expected one for each, or devices=[...]"
-            )
-    return tuple(full_name(name) for name in device_names(cluster, devices))

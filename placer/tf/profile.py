@@ -9,10 +9,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
 from placer.tf._bench import Bench
-from placer.tf._machine import find_devices
+from placer.tf._machine import find_devices, names_on
 from placer.tf.apply import trace_function
 from placer.tf.read import name_of
 from placer.tf.workers import Workers
@@ -24,6 +25,7 @@ TIMED_SECONDS = 1e-7
 def profile(
     target: Any,
     *specs: Any,
+    cluster: Cluster | None = None,
     devices: Sequence[str] | None = None,
     workers: Workers = None,
     inputs: Sequence[Any] | None = None,
@@ -44,8 +46,8 @@ def profile(
     stops add to ops that are shorter than a stop is shared among these in proportion to their
     times.
 
-    Devices of one model are equally fast: one of them is timed. The models are those of
-    ``Cluster.from_tensorflow`` with the same `devices` and `workers`.
+    Devices of one model are equally fast: one of them is timed. The models are those of the cluster
+    or, without one, of ``Cluster.from_tensorflow`` with the same `devices` and `workers`.
 
     An op gets no seconds, so that the roofline decides, where it takes less than
     :data:`TIMED_SECONDS` or the statistics do not have it.
@@ -53,8 +55,10 @@ def profile(
     Args:
         target: What ``placer.tf.apply`` takes.
         *specs: As ``placer.tf.read`` was given.
-        devices: Names of TensorFlow devices. By default all of this process or, with workers, the
-            CPU of each.
+        cluster: The devices; by default those that `devices` and `workers` are.
+        devices: Names of TensorFlow devices, with a cluster one for each of its devices. By default
+            all of this process, with a cluster those of the same names, or with workers the CPU of
+            each.
         workers: As ``placer.tf.MeasuredEvaluator`` takes them.
         inputs: As ``placer.tf.MeasuredEvaluator`` takes them.
         steps: How many steps of each run count.
@@ -65,7 +69,7 @@ def profile(
         signature: As ``placer.tf.read`` was given.
 
     Returns:
-        The graph of ``placer.tf.read`` with ``seconds`` by device model.
+        The graph of ``placer.tf.read`` with ``seconds`` by device model, or kind where that is all.
 
     Raises:
         ReadError: As ``placer.tf.read``, or a GraphDef.
@@ -79,13 +83,17 @@ def profile(
     """
     if steps < 1 or runs < 1:
         raise UsageError(f"steps is {steps} and runs {runs}; expected at least 1 and 1")
-    names, described = find_devices(devices, workers)
+    if cluster is None:
+        names, described = find_devices(devices, workers)
+    else:
+        names, described = names_on(cluster, devices, workers), cluster.devices
     function = trace_function(target, specs, training, signature)
     with Bench(workers, seconds_limit) as bench:
         graph = bench.load(
             function, names, name=name or name_of(target), warmup=2, steps=steps, inputs=inputs
         )
-        by_model = {device.model: index for index, device in reversed([*enumerate(described)])}
+        models = [device.model or device.kind for device in described]
+        by_model = {model: models.index(model) for model in models}
         found = time_ops(bench, graph, by_model, runs)
     return with_seconds(graph, found)
 

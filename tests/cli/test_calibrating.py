@@ -63,11 +63,13 @@ def test_the_workers_are_those_of_the_cluster_file(placer, folder: Path) -> None
     known = Op("op", "Relu", bytes_accessed=8, seconds={"m": 1e-6})
     OpGraph.from_ops("known", [known]).save("known.json")
     calibrate = ("calibrate", "known.json", "--cluster", "hosts.toml", "--out", "new.toml")
-    for options, worker in ((), addresses[0]), (("--workers", "nowhere,b"), "nowhere"):
-        result = placer(*calibrate, *options)
-        assert result.exit_code == 2
-        assert f"worker '{worker}'" in result.stderr
-    assert not Path("new.toml").exists()
+    profile = (*RNNLM, "--cluster", "hosts.toml", "--out", "new.json")
+    for command in (calibrate, profile):
+        for options, worker in ((), addresses[0]), (("--workers", "nowhere,b"), "nowhere"):
+            result = placer(*command, *options)
+            assert result.exit_code == 2
+            assert f"worker '{worker}'" in result.stderr
+    assert not list(Path().glob("new.*"))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,7 @@ def test_the_workers_are_those_of_the_cluster_file(placer, folder: Path) -> None
         ((*RNNLM, "--out", "g.json", "--size", "units=3"), "--size units=3"),
         ((*RNNLM, "--out", "g.json", "--devices", "GPU:7"), "no device '/device:GPU:7'"),
         ((*RNNLM, "--out", "g.json", "--workers", "nowhere"), "'nowhere' is no address"),
+        ((*RNNLM, "--out", "g.json", "--cluster", "c.toml"), "no device '/device:GPU:0'"),
         (("profile", "--workload", "rnn", "--out", "g.json"), "did you mean 'rnnlm'"),
         (("calibrate", "--out", "c.json"), "c.json: unknown suffix; expected .toml"),
         (("calibrate", "g.json", "--out", "new.toml", "--cluster", "c.toml"), "has seconds for"),

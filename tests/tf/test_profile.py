@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework import step_stats_pb2
 
 import placer.tf
-from placer.cluster import Cluster, Device
+from placer.cluster import Cluster, Device, Link
 from placer.errors import PlacerError, ReadError, UsageError
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
@@ -103,6 +105,40 @@ def test_a_machine_of_workers_is_described_profiled_and_calibrated(tmp_path) -> 
     total = sum(known.get(first.model, 0) for known in graph.seconds)
     simulated = Simulator(graph, loaded).step_time([0] * graph.num_ops)
     assert simulated == pytest.approx(total, abs=1e-9 * graph.num_ops)
+
+
+def test_the_devices_are_those_of_a_cluster(monkeypatch) -> None:
+    """By its models, or kinds where it says no model; one device of each is timed."""
+    read = placer.tf.read(product, SQUARE)
+    loaded, placed = [], []
+
+    class Timed:
+        """What would run the steps, all of whose ops take a millisecond per device before it."""
+
+        def load(self, function, names, **options):
+            loaded.extend(names)
+            return read
+
+        def trace(self, placement):
+            placed.append(placement[0])
+            times = {op: [1e-3 * (1 + placement[0])] for op in read.op_names}
+            return [sum(seconds for (seconds,) in times.values())], times
+
+        def stop_seconds(self, device):
+            return 0.0
+
+    profile = importlib.import_module("placer.tf.profile")  # the name is also a function's
+    monkeypatch.setattr(profile, "Bench", lambda *_: nullcontext(Timed()))
+    devices = [Device("a", "cpu", "xeon"), Device("b", "cpu"), Device("c", "cpu", "xeon")]
+    hosts = Cluster("hosts", devices, (Link(("a", "b", "c"), 1e9),))
+    addresses = ["x:1", "y:1", "z:1"]
+    graph = placer.tf.profile(product, SQUARE, cluster=hosts, workers=addresses, runs=1)
+    assert loaded == [f"/job:worker/replica:0/task:{i}/device:CPU:0" for i in range(3)]
+    assert placed == [0, 1]
+    for known in graph.seconds:
+        assert known == pytest.approx({"xeon": 1e-3, "cpu": 2e-3})
+    with pytest.raises(UsageError, match="2 workers for the 3 devices of cluster 'hosts'"):
+        placer.tf.profile(product, SQUARE, cluster=hosts, workers=addresses[:2])
 
 
 def _content(cluster: Cluster):
