@@ -12,19 +12,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._tables import Bools, Floats, Ints, Tables, max_slots
+from placer._tables import Bools, Floats, Tables, max_slots
 
 Indices = NDArray[np.uint32]
 Records = NDArray[np.void]
 
+NONE = np.uint32(2**32 - 1)
+"""In place of an op."""
+
+_OPS_PER_SPAN = 16  # more take longer to look through, fewer longer to put off
 _LINE_BYTES = 64
 _OP = np.dtype(
     [
         # the first line of the processor's cache: what is asked of those that wait for an op
         ("device", "u4"),  # in the base, as are the next three
-        ("position", "u4"),  # in the sequence
+        ("span", "u4"),  # in which it starts; its start, finish and effect are relative to that
         ("start_ns", "f8"),
-        ("last_producer_ns", "f8"),  # latest start of a producer
+        ("last_producer_ns", "f8"),  # latest start of a producer, relative to its span
         ("first_input", "u4"),  # by consumer
         ("end_input", "u4"),
         ("moved", "u4"),  # stamp of the trial
@@ -34,38 +38,58 @@ _OP = np.dtype(
         ("arrived_ns", "f8"),  # latest of the other inputs
         ("base_arrived_ns", "f8"),  # the same in the base
         # the second line
-        ("ready_ns", "f8"),  # in the base, as are the next two
+        ("ready_ns", "f8"),  # in the base, as are all up to the spans; relative to its span
         ("finish_ns", "f8"),
-        ("reach_ns", "f8"),  # latest effect of this op and of those before it on its device
-        ("most_bytes", "f8"),  # what it takes at most on a device that it comes to
+        ("effect_ns", "f8"),  # when the last of what it causes happens
+        ("next", "u4"),  # op on its device, or NONE
+        ("previous", "u4"),
+        ("ready_span", "u4"),  # in which the producer starts whose tensor comes last
+        ("last_span", "u4"),  # in which the last producer starts
         ("first_edge", "u4"),  # by producer
         ("end_edge", "u4"),
         ("first_tensor", "u4"),
         ("end_tensor", "u4"),
         ("disturbed", "u4"),  # stamp of the trial
+    ],
+    align=True,
+)
+_NEED = np.dtype(
+    [
+        ("most_bytes", "f8"),  # what it takes at most on a device that it comes to
+        ("lasting_bytes", "f8"),  # what it takes there but for copies of inputs
         ("colocated_with", "u4"),  # first op of its colocation group, or itself
         ("group_size", "u4"),  # of the colocation group that begins with this op
         ("group_count", "u4"),  # how many of it move; zero between trials
     ],
     align=True,
 )
-_EDGE = np.dtype([("consumer", "u4"), ("slot", "u4"), ("arrival_ns", "f8")])
-_INPUT = np.dtype([("edge", "u4"), ("producer", "u4"), ("start_ns", "f8"), ("arrival_ns", "f8")])
+_EDGE = np.dtype(
+    [
+        ("consumer", "u4"),
+        ("slot", "u4"),
+        ("input", "u4"),  # the same edge by consumer
+        ("arrival_ns", "f8"),  # relative to the span of the producer
+        ("tried_ns", "f8"),  # arrival in the last trial that started the producer
+    ],
+    align=True,
+)
+_INPUT = np.dtype([("producer", "u4"), ("span", "u4"), ("start_ns", "f8"), ("arrival_ns", "f8")])
 _LINK = np.dtype([("latency_seconds", "f8"), ("bandwidth", "f8"), ("channel", "i8")])
 _DEVICE = np.dtype(
     [
-        ("head", "i4"),  # of its segment of the sequence
-        ("end", "i4"),
-        ("cut", "i4"),  # first position that has not started at the cut
-        ("expected", "i4"),  # first position that has not started now
-        ("waiting", "i4"),  # first position that was ready at the cut and has not started
+        ("first", "u4"),  # op in the base, or NONE, as are the next three
+        ("last", "u4"),
+        ("cut", "u4"),  # first that has not started at the cut
+        ("expected", "u4"),  # first that has not started now
+        ("waiting", "u4"),  # first that was ready at the cut and has not started
         ("candidate", "u4"),  # op that starts next
         ("source", "i4"),  # where it waits
-        ("heap_head", "i8"),
-        ("heap_size", "i8"),
-        ("line_head", "i4"),
-        ("line_end", "i4"),
+        ("line_head", "u4"),
+        ("line_end", "u4"),
         ("speed", "u4"),  # column of the durations
+        ("num_ops", "i8"),  # in the base
+        ("room", "i8"),  # where its segments of the heaps and of the line begin
+        ("heap_size", "i8"),
         ("ready_ns", "f8"),  # of the candidate
         ("next_start_ns", "f8"),  # of the candidate
         ("free_ns", "f8"),
@@ -83,35 +107,60 @@ _CHANNEL = np.dtype(
     ]
 )
 _SENT = np.dtype([("by", "i8"), ("arrival_ns", "f8")])
+_SPAN = np.dtype(
+    [
+        # relative to the span
+        ("begin_ns", "f8"),
+        ("effect_ns", "f8"),  # when the last happens that is caused by ops that start in it
+        ("carried_ns", "f8"),  # the same for the spans before
+    ]
+)
+_START = np.dtype([("op", "u4"), ("start_ns", "f8")], align=True)
+_WINDOW = np.dtype(
+    [
+        ("cut_ns", "f8"),  # in the base, but for the shifts of the windows before, as is the next
+        ("base_ns", "f8"),  # the first op that starts in the base after the window
+        ("late_ns", "f8"),  # how much later it starts now
+        ("end", "i8"),  # of its op starts
+    ]
+)
 
 
 class MoveTables(NamedTuple):
-    """A base schedule and the working memory for trying moves from it."""
+    """A base schedule and the working memory for trying moves from it.
+
+    Time is cut into spans. What happens to an op is written down relative to the span in which it
+    starts, so that all that comes later is put off by adding to what the spans are late.
+    """
 
     ops: Records  # [num_ops]
-    sequence: Indices  # [num_ops] ops by start, a segment per device
-    edges: Records  # [num_edges] by producer; arrivals of the base
-    inputs: Records  # [num_edges] by consumer; starts and arrivals of the base
+    needs: Records  # [num_ops]
+    edges: Records  # [num_edges] by producer
+    inputs: Records  # [num_edges] by consumer; starts and arrivals relative to their spans
     tensor_bytes: Floats  # [num_tensors]
     duration_ns: Floats  # [num_ops, num_speeds]
     allowed: Bools  # [num_ops, num_devices]
     links: Records  # [num_devices, num_devices]
     devices: Records  # [num_devices]
-    spans: Ints  # [num_devices, num_spans + 1] where in the sequence each span of time begins
-    spans_per_ns: Floats  # [1]
+    late_ns: Floats  # [num_spans + 1] to be added to what is relative to a span; 0 for the first
+    spans: Records  # [num_spans + 1] the last has only what is carried
+    first_ops: Indices  # [num_spans, num_devices] first that starts in a span or later, or NONE
     channels: Records  # [num_channels]
     sent: Records  # [max_slots * num_devices] from each slot to each device: op start, arrival
     heap_op: Indices  # [3, 2 * num_ops]
     heap_ns: Floats  # [3, 2 * num_ops]
     line: Indices  # [2 * num_ops] what got ready at home, by time, a segment per device
     seen: Indices  # [num_ops] ops with an input since the cut
-    counters: NDArray[np.int64]  # [3] trials, cuts, op starts so far
+    starts: Records  # [num_ops] op starts of the last trial
+    windows: Records  # [num_ops] of the last trial: from each cut to where the rest is the base's
+    counters: NDArray[np.int64]  # [6] see ``placer._kernels.moves``
 
 
 def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     """Room for a base, and for trying moves from it."""
     num_ops, num_devices = tables.allowed.shape
     num_edges = len(tables.edge_consumer)
+    num_spans = 1 + num_ops // _OPS_PER_SPAN
     producers = np.repeat(np.arange(num_ops), np.diff(tables.edge_offsets))
     data_edges = tables.input_edges
     tensors = tables.output_offsets[producers[data_edges]] + tables.edge_slot[data_edges]
@@ -124,15 +173,18 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     ops["first_input"] = ops["end_input"] - tables.num_inputs
     ops["first_tensor"] = tables.output_offsets[:-1]
     ops["end_tensor"] = tables.output_offsets[1:]
-    ops["colocated_with"] = tables.colocated_with
-    ops["group_size"] = np.bincount(tables.colocated_with, minlength=num_ops)
-    ops["most_bytes"] = tables.lasting_bytes + input_bytes
+    needs = np.zeros(num_ops, _NEED)
+    needs["most_bytes"] = tables.lasting_bytes + input_bytes
+    needs["lasting_bytes"] = tables.lasting_bytes
+    needs["colocated_with"] = tables.colocated_with
+    needs["group_size"] = np.bincount(tables.colocated_with, minlength=num_ops)
+    by_consumer = np.argsort(tables.edge_consumer, kind="stable")
     edges = np.zeros(num_edges, _EDGE)
     edges["consumer"] = tables.edge_consumer
     edges["slot"] = tables.edge_slot
+    edges["input"][by_consumer] = np.arange(num_edges)
     inputs = np.zeros(num_edges, _INPUT)
-    inputs["edge"] = np.argsort(tables.edge_consumer, kind="stable")
-    inputs["producer"] = producers[inputs["edge"]]
+    inputs["producer"] = producers[by_consumer]
     links = np.zeros((num_devices, num_devices), _LINK)
     links["latency_seconds"] = tables.latency_seconds
     links["bandwidth"] = tables.bandwidth
@@ -142,7 +194,7 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     devices["certain_bytes"] = tables.certain_bytes
     return MoveTables(
         ops=ops,
-        sequence=np.zeros(num_ops, np.uint32),
+        needs=needs,
         edges=edges,
         inputs=inputs,
         tensor_bytes=tables.tensor_bytes,
@@ -150,15 +202,18 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
         allowed=tables.allowed,
         links=links,
         devices=devices,
-        spans=np.zeros((num_devices, 2 + num_ops // num_devices), np.int32),
-        spans_per_ns=np.zeros(1),
+        late_ns=np.zeros(num_spans + 1),
+        spans=np.zeros(num_spans + 1, _SPAN),
+        first_ops=np.zeros((num_spans, num_devices), np.uint32),
         channels=np.zeros(num_channels, _CHANNEL),
         sent=np.zeros(max_slots(tables) * num_devices, _SENT),
         heap_op=np.zeros((3, 2 * num_ops), np.uint32),
         heap_ns=np.zeros((3, 2 * num_ops)),
         line=np.zeros(2 * num_ops, np.uint32),
         seen=np.zeros(num_ops, np.uint32),
-        counters=np.zeros(3, np.int64),
+        starts=np.zeros(num_ops, _START),
+        windows=np.zeros(num_ops, _WINDOW),
+        counters=np.zeros(6, np.int64),
     )
 
 

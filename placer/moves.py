@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ _MEMORY = 0.1  # weight of the last trial in what trials take, but for the first
 _LEAST_TRIALS = 4  # as many are made before anything is concluded
 _FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the others
 _ROWS = 16  # how many full runs to make at once
+_MOST_WRITTEN = 2  # op starts per op to write into a record before another one is made
 
 
 class _Cost:
@@ -60,12 +61,31 @@ class _Cost:
         return self._num_trials >= _LEAST_TRIALS and self._mean_starts > self.most_starts
 
 
+class _Tried(NamedTuple):
+    """The last single move.
+
+    Attributes:
+        ops: The ops.
+        device: Where they went.
+        seconds: The step time.
+        step_ns: The same in nanoseconds if a trial told it, else infinite.
+        num_starts: How many ops the trial started.
+    """
+
+    ops: NDArray[np.uint32]
+    device: int
+    seconds: float
+    step_ns: float
+    num_starts: int
+
+
 class Moves:
     """Tries moves from a base placement; made by :meth:`placer.simulator.Simulator.moves`.
 
     A trial simulates only what the move changes, and gives the step time of a full run to the last
-    bit. Where that would take longer than a full run, it makes one. Not for use by several threads
-    at once.
+    bit. Where that would take longer than a full run, it makes one. To commit a move, what its
+    trial simulated is written into the schedule of the base. Not for use by several threads at
+    once.
     """
 
     def __init__(
@@ -95,10 +115,12 @@ class Moves:
         self._evaluate = evaluate
         self._in_order_of_start = in_order_of_start
         self._devices = devices.copy()
-        self._rows = np.repeat(devices[None], _ROWS, axis=0)  # the base, but during full runs
-        self._last: tuple[NDArray[np.uint32], int, float] | None = None
+        self._last: _Tried | None = None
         self._costs = (_Cost(graph.num_ops), _Cost(graph.num_ops))  # of one op, of several
         self._can_try: bool | None = None  # whether the schedule is recorded, None: yet to be seen
+        self._commits = False  # whether the last trial is yet to be written into the record
+        self._num_written = 0  # op starts that have been since the record was made
+        self._step_ns = np.inf  # of the base, if it is recorded
         if in_order_of_start:
             from placer._kernels import moves, start_order
 
@@ -140,7 +162,7 @@ class Moves:
         if not (isinstance(device, (int, np.integer)) and 0 <= device < self._cluster.num_devices):
             self._refuse_devices(device)
         cost = self._costs[len(moving) > 1]
-        seconds = -1.0
+        step_ns, starts = -1.0, 0
         if cost.how_many_trials(1) > 0 and self._record():
             self._one_end[1] = len(moving)
             self._one_device[0] = device
@@ -151,16 +173,19 @@ class Moves:
                 self._one_device,
                 self._step_ns,
                 cost.most_starts,
+                self._commits,
                 self._one_result,
             )
+            self._commits = False
             step_ns = float(self._one_result[0])
             cost.learn(starts, step_ns < 0, 1)
-            seconds = step_ns / _NS
         else:
             cost.learn_of_full_runs(1)
-        if seconds < 0:
-            seconds = self._run(moving, device)
-        self._last = (moving, device, seconds)
+        if step_ns < 0:
+            step_ns, seconds = np.inf, self._run(moving, device)
+        else:
+            seconds = step_ns / _NS
+        self._last = _Tried(moving, device, seconds, step_ns, starts)
         return seconds
 
     def try_moves(
@@ -207,8 +232,10 @@ class Moves:
                 to[some],
                 self._step_ns,
                 cost.most_starts,
+                self._commits,
                 step_ns[some],
             )
+            self._commits = False
             cost.learn(starts, int((step_ns[some] < 0).sum()), end - first)
             first = end
         seconds = step_ns / _NS
@@ -228,11 +255,18 @@ class Moves:
         """
         if self._last is None:
             raise UsageError("nothing to commit: expected a try_move since the last commit")
-        ops, device, self._step_seconds = self._last
-        self._last = None
-        self._devices[ops] = device
-        self._rows[:, ops] = device
-        self._can_try = None
+        tried, self._last = self._last, None
+        self._devices[tried.ops] = tried.device
+        self._step_seconds = tried.seconds
+        self._num_written += tried.num_starts
+        # the next trial does it, as a call of its own would take longer than the writing
+        self._commits = (
+            tried.step_ns < np.inf and self._num_written <= _MOST_WRITTEN * self._graph.num_ops
+        )
+        if self._commits:
+            self._step_ns = tried.step_ns
+        else:
+            self._can_try = None
 
     def _record(self) -> bool:
         """Records the schedule of the base if that is yet to be done; whether there can be trials.
@@ -240,11 +274,12 @@ class Moves:
         There can be none if memory may not suffice, or if ops have to be simulated otherwise.
         """
         if self._can_try is None:
-            self._can_try = False
+            self._can_try, self._num_written = False, 0
             if self._in_order_of_start:
                 step_ns, settled = self._one_result, self._one_settled
+                base = self._devices[None]
                 self._simulate_rows(
-                    self._tables, self._scratch, self._rows[:1], step_ns, settled, self._recording
+                    self._tables, self._scratch, base, step_ns, settled, self._recording
                 )
                 if settled[0]:
                     self._can_try = True
@@ -256,16 +291,17 @@ class Moves:
         """The step time in seconds by a full run."""
         if not self._in_order_of_start:
             return float(self._run_many([ops], [device])[0])
-        self._rows[0, ops] = device
+        base = self._devices[ops]
+        self._devices[ops] = device
         self._simulate_rows(
             self._tables,
             self._scratch,
-            self._rows[:1],
+            self._devices[None],
             self._one_result,
             self._one_settled,
             self._no_recording,
         )
-        self._rows[0, ops] = self._devices[ops]
+        self._devices[ops] = base
         if not self._one_settled[0]:
             return float(self._run_many([ops], [device])[0])
         return float(self._one_result[0]) / _NS
@@ -274,12 +310,10 @@ class Moves:
         self, moves: Sequence[NDArray[np.uint32]], devices: Sequence[int] | NDArray[np.uint32]
     ) -> NDArray[np.float64]:
         """The step times in seconds of at most ``_ROWS`` moves by full runs."""
-        for row, ops, device in zip(self._rows, moves, devices, strict=False):
+        rows = np.repeat(self._devices[None], len(moves), axis=0)
+        for row, ops, device in zip(rows, moves, devices, strict=True):
             row[ops] = device
-        seconds = self._evaluate(self._rows[: len(moves)])
-        for row, ops in zip(self._rows, moves, strict=False):
-            row[ops] = self._devices[ops]
-        return seconds
+        return self._evaluate(rows)
 
     def _check_moves(
         self, ops: Sequence[int | ArrayLike] | NDArray[np.integer]

@@ -12,45 +12,80 @@ What can have an effect: when devices and channels get free, what is under way, 
 ops that are queued. What lies in the past counts as equal.
 
 Times are in the base's coordinates: after a shift, the clock is set back by it.
+
+What a trial started is noted, a *window* from each cut to where the rest is the base's. To make the
+move, the windows are written into the base, and the spans of time behind them are put off by the
+shift: that takes about as long as the trial did.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from placer._kernels.heaps import pop_event, push_event
 from placer._kernels.jit import borrow, helper, jit, subroutine
-from placer._move_tables import Indices, MoveTables, Records
+from placer._move_tables import NONE, Indices, MoveTables, Records
 from placer._tables import Bools, Floats, Recording
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
 
+Integer = int | np.integer[Any]
+
 _QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
-_TRIALS, _CUTS, _STARTS = range(3)  # counters
+_TRIALS, _CUTS, _STARTS = range(3)  # counters: of all time
+_STARTED, _WINDOWS, _TARGET = range(3, 6)  # and of the last trial: how many, and the device
 _FROM_BASE, _FROM_LINE, _FROM_QUEUE = range(3)  # where a candidate waits
 _MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
 
 
 @helper
-def _span(m: MoveTables, ns: float) -> int:
-    """The span of time that an instant of the base lies in."""
-    span: int = min(int(ns * m.spans_per_ns[0]), m.spans.shape[1] - 2)
-    return span
+def _start(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op starts in the base."""
+    ns: float = nodes[op].start_ns + late_ns[nodes[op].span]
+    return ns
 
 
 @helper
-def _position_at(m: MoveTables, device: int, ns: float) -> int:
-    """Position of the first op of a device that starts at `ns` or later."""
-    span = _span(m, ns)
-    low: int = m.spans[device, span]
-    end = m.spans[device, span + 1]
-    while low < end:
-        middle = (low + end) >> 1
-        if m.ops[m.sequence[middle]].start_ns < ns:
-            low = middle + 1
+def _finish(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op finishes in the base."""
+    ns: float = nodes[op].finish_ns + late_ns[nodes[op].span]
+    return ns
+
+
+@helper
+def _ready(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op gets ready in the base."""
+    ns: float = nodes[op].ready_ns + late_ns[nodes[op].ready_span]
+    return ns
+
+
+@helper
+def _last_producer(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When the last producer of an op starts in the base."""
+    ns: float = nodes[op].last_producer_ns + late_ns[nodes[op].last_span]
+    return ns
+
+
+@helper
+def _before(nodes: Records, devices: Records, device: int, op: int) -> int:
+    """The op before another one, or the last one before none, on a device of the base."""
+    before: int = devices[device].last if op == NONE else nodes[op].previous
+    return before
+
+
+@helper
+def _span_at(m: MoveTables, ns: float) -> int:
+    """The span that an instant of the base lies in."""
+    low, high = 0, len(m.first_ops)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if m.spans[middle].begin_ns + m.late_ns[middle] <= ns:
+            low = middle
         else:
-            end = middle
+            high = middle
     return low
 
 
@@ -61,23 +96,26 @@ def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
     Returns:
         When the last effect of what has started happens.
     """
-    reach_ns = 0.0
+    span = _span_at(m, cut_ns)
+    span_late = m.late_ns[span]
+    reach_ns: float = m.spans[span].carried_ns + span_late
     for device in range(len(m.devices)):
-        head, end = m.devices[device].head, m.devices[device].end
-        position = _position_at(m, device, cut_ns)
-        m.devices[device].cut = position
-        m.devices[device].waiting = position
+        op = m.first_ops[span, device]
+        while op != NONE and _start(m.ops, m.late_ns, op) < cut_ns:
+            reach_ns = max(reach_ns, m.ops[op].effect_ns + span_late)
+            op = m.ops[op].next
+        m.devices[device].cut = op
+        m.devices[device].waiting = op
         m.devices[device].heap_size = 0
-        m.devices[device].line_head = m.devices[device].heap_head
-        m.devices[device].line_end = m.devices[device].heap_head
+        m.devices[device].line_head = m.devices[device].room
+        m.devices[device].line_end = m.devices[device].room
         m.devices[device].free_ns = 0.0
-        if position > head:
-            last = m.sequence[position - 1]
-            m.devices[device].free_ns = m.ops[last].finish_ns
-            reach_ns = max(reach_ns, m.ops[last].reach_ns)
-        while position < end and m.ops[m.sequence[position]].moved == trial:
-            position += 1
-        m.devices[device].expected = position
+        last = _before(m.ops, m.devices, device, op)
+        if last != NONE:
+            m.devices[device].free_ns = _finish(m.ops, m.late_ns, last)
+        while op != NONE and m.ops[op].moved == trial:
+            op = m.ops[op].next
+        m.devices[device].expected = op
     return reach_ns
 
 
@@ -85,19 +123,18 @@ def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
 def _find_candidate(m: MoveTables, device: int, cut_ns: float, reach_ns: float, trial: int) -> None:
     """Sets which op a device starts next, and when."""
     here = m.devices[device]
-    # one that was ready at the cut; the sequence is by readiness
-    waiting, end = here.waiting, here.end
+    # one that was ready at the cut; ops start in the order in which they get ready
+    waiting = here.waiting
     candidate, candidate_ns, source = np.uint32(0), np.inf, _FROM_BASE
-    while waiting < end:
-        op = m.sequence[waiting]
-        ready_ns = m.ops[op].ready_ns
+    while waiting != NONE:
+        ready_ns = _ready(m.ops, m.late_ns, waiting)
         if ready_ns > reach_ns:
-            waiting = end
-        elif m.ops[op].last_producer_ns < cut_ns and m.ops[op].moved != trial:
-            candidate, candidate_ns = op, ready_ns
+            waiting = NONE
+        elif _last_producer(m.ops, m.late_ns, waiting) < cut_ns and m.ops[waiting].moved != trial:
+            candidate, candidate_ns = waiting, ready_ns
             break
         else:
-            waiting += 1
+            waiting = m.ops[waiting].next
     here.waiting = waiting
     # one that got ready since
     if here.line_head < here.line_end:
@@ -106,8 +143,8 @@ def _find_candidate(m: MoveTables, device: int, cut_ns: float, reach_ns: float, 
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_LINE
     if here.heap_size > 0:
-        op = m.heap_op[_QUEUE, here.heap_head]
-        ready_ns = m.heap_ns[_QUEUE, here.heap_head]
+        op = m.heap_op[_QUEUE, here.room]
+        ready_ns = m.heap_ns[_QUEUE, here.room]
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_QUEUE
     here.candidate = candidate
@@ -122,7 +159,7 @@ def _enqueue(m: MoveTables, device: int, op: int, ns: float) -> None:
     here = m.devices[device]
     size = here.heap_size
     here.heap_size = size + 1
-    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], here.heap_head, size, ns, op)
+    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], here.room, size, ns, op)
     first_ns = here.ready_ns
     if ns < first_ns or (ns == first_ns and op < here.candidate):
         here.candidate = op
@@ -143,29 +180,32 @@ def _use_channel(
     m.channels[channel].stamp = cut
     m.channels[num_used].used = channel
     free_ns = 0.0
-    position = m.devices[source].cut - 1
-    while free_ns == 0.0 and position >= m.devices[source].head:
-        op = m.sequence[position]
-        if m.ops[op].reach_ns <= cut_ns:
+    op = _before(m.ops, m.devices, source, m.devices[source].cut)
+    while free_ns == 0.0 and op != NONE:
+        behind = m.ops[op].span + 1
+        if m.spans[behind].carried_ns + m.late_ns[behind] <= cut_ns:
             break
         for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
             target = m.ops[m.edges[edge].consumer].device
             if target != source and m.links[source, target].channel == channel:
-                free_ns = max(free_ns, m.edges[edge].arrival_ns)
-        position -= 1
+                free_ns = max(free_ns, m.edges[edge].arrival_ns + m.late_ns[m.ops[op].span])
+        op = m.ops[op].previous
     m.channels[channel].free_ns = free_ns
     m.channels[channel].base_free_ns = free_ns
     return num_used + 1
 
 
 @helper
-def _see(nodes: Records, inputs: Records, op: int, cut_ns: float, cut: int) -> None:
+def _see(
+    nodes: Records, inputs: Records, late_ns: Floats, op: int, cut_ns: float, cut: int
+) -> None:
     """Looks up what an op waits for at the cut, and since when the rest is there."""
     num_missing = 0
     arrived_ns = 0.0
     for i in range(nodes[op].first_input, nodes[op].end_input):
-        if inputs[i].start_ns < cut_ns:
-            arrived_ns = max(arrived_ns, inputs[i].arrival_ns)
+        span_late = late_ns[inputs[i].span]
+        if inputs[i].start_ns + span_late < cut_ns:
+            arrived_ns = max(arrived_ns, inputs[i].arrival_ns + span_late)
         else:
             num_missing += 1
     nodes[op].seen = cut
@@ -186,11 +226,10 @@ def _has_converged(
 ) -> bool:
     """Whether devices, channels and what is under way are as in the base at `base_now`."""
     for device in range(len(m.devices)):
-        position = m.devices[device].expected - 1
-        head = m.devices[device].head
-        while position >= head and m.ops[m.sequence[position]].start_ns >= base_now:
-            position -= 1  # a moved op that stays away
-        free_ns = 0.0 if position < head else m.ops[m.sequence[position]].finish_ns
+        last = _before(m.ops, m.devices, device, m.devices[device].expected)
+        while last != NONE and _start(m.ops, m.late_ns, last) >= base_now:
+            last = m.ops[last].previous  # a moved op that stays away
+        free_ns = 0.0 if last == NONE else _finish(m.ops, m.late_ns, last)
         if _clock_after(m.devices[device].free_ns, now) != _clock_after(free_ns, base_now):
             return False
     for i in range(num_used):
@@ -209,9 +248,9 @@ def _has_converged(
 
 
 @helper
-def _was_ready_at_cut(nodes: Records, op: int, cut_ns: float, trial: int) -> bool:
+def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, trial: int) -> bool:
     """Whether an op that has not started was ready, or about to get so, at the cut."""
-    was_ready: bool = nodes[op].last_producer_ns < cut_ns and nodes[op].moved != trial
+    was_ready: bool = _last_producer(nodes, late_ns, op) < cut_ns and nodes[op].moved != trial
     return was_ready
 
 
@@ -225,64 +264,64 @@ def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
         # all that got ready since the cut, in the order in which it will start
         size = zero
         for i in range(here.heap_size):
-            copy_ns[size] = m.heap_ns[_QUEUE, here.heap_head + i]
-            copy_op[size] = m.heap_op[_QUEUE, here.heap_head + i]
+            copy_ns[size] = m.heap_ns[_QUEUE, here.room + i]
+            copy_op[size] = m.heap_op[_QUEUE, here.room + i]
             size += 1
         for i in range(here.line_head, here.line_end):
             op = m.line[i]
             push_event(copy_ns, copy_op, zero, size, m.ops[op].arrived_ns, op)
             size += 1
-        waiting, last = here.waiting, -1
+        waiting, last_ns = here.waiting, -1.0
         while size > 0:
             ns = copy_ns[0]
             op = pop_event(copy_ns, copy_op, zero, size)
             size -= 1
             if m.ops[op].moved == trial:
                 continue
-            position = m.ops[op].position
-            if position < last:
+            start_ns = _start(m.ops, m.late_ns, op)
+            if start_ns < last_ns:
                 return False
-            last = position
+            last_ns = start_ns
             # what was ready at the cut and is before it in the base must be so now
-            while waiting < position:
-                other = m.sequence[waiting]
-                other_ns = m.ops[other].ready_ns
-                if (other_ns > ns or (other_ns == ns and other > op)) and _was_ready_at_cut(
-                    m.ops, other, cut_ns, trial
+            while waiting != NONE and _start(m.ops, m.late_ns, waiting) < start_ns:
+                other_ns = _ready(m.ops, m.late_ns, waiting)
+                if (other_ns > ns or (other_ns == ns and waiting > op)) and _was_ready_at_cut(
+                    m.ops, m.late_ns, waiting, cut_ns, trial
                 ):
                     return False
-                waiting += 1
+                waiting = m.ops[waiting].next
             # and no more
             behind = waiting
-            while behind < here.end:
-                other = m.sequence[behind]
-                other_ns = m.ops[other].ready_ns
-                if other_ns > ns or (other_ns == ns and other > op):
+            while behind != NONE:
+                other_ns = _ready(m.ops, m.late_ns, behind)
+                if other_ns > ns or (other_ns == ns and behind > op):
                     break
-                if _was_ready_at_cut(m.ops, other, cut_ns, trial):
+                if _was_ready_at_cut(m.ops, m.late_ns, behind, cut_ns, trial):
                     return False
-                behind += 1
+                behind = m.ops[behind].next
     return True
 
 
 @helper
-def _may_move(nodes: Records, allowed: Bools, ops: Indices, device: int) -> bool:
+def _may_move(nodes: Records, needs: Records, allowed: Bools, ops: Indices, device: int) -> bool:
     """Whether all ops may be on a device, with all of their colocation groups."""
     for op in ops:
-        nodes[nodes[op].colocated_with].group_count += 1
+        needs[needs[op].colocated_with].group_count += 1
     may_move = True
     for op in ops:
-        first = nodes[op].colocated_with
-        is_whole = nodes[first].group_count == nodes[first].group_size
+        first = needs[op].colocated_with
+        is_whole = needs[first].group_count == needs[first].group_size
         stays = nodes[op].device == device
         may_move = may_move and allowed[op, device] and (is_whole or stays)
     for op in ops:
-        nodes[nodes[op].colocated_with].group_count = 0
+        needs[needs[op].colocated_with].group_count = 0
     return may_move
 
 
 @helper
-def _surely_fits(nodes: Records, devices: Records, ops: Indices, device: int, trial: int) -> bool:
+def _surely_fits(
+    nodes: Records, needs: Records, devices: Records, ops: Indices, device: int, trial: int
+) -> bool:
     """Whether memory suffices even if nothing is freed.
 
     Elsewhere a move takes no more than before: where an op was, a copy of its outputs may come, in
@@ -291,7 +330,7 @@ def _surely_fits(nodes: Records, devices: Records, ops: Indices, device: int, tr
     needed = devices[device].needed_bytes
     for op in ops:
         if nodes[op].moved == trial:
-            needed += nodes[op].most_bytes
+            needed += needs[op].most_bytes
     fits: bool = needed <= devices[device].certain_bytes
     return fits
 
@@ -304,22 +343,32 @@ def _is_queued(nodes: Records, op: int, trial: int) -> bool:
 
 
 @helper
-def _turn(
-    nodes: Records, sequence: Indices, devices: Records, op: int, device: int, ns: float
-) -> float:
+def _is_sooner(nodes: Records, late_ns: Floats, other: int, op: int, ns: float) -> bool:
+    """Whether another op is ready in the base before one that gets ready at `ns`."""
+    if other == NONE:
+        return False
+    other_ns = _ready(nodes, late_ns, other)
+    sooner: bool = other_ns < ns or (other_ns == ns and other < op)
+    return sooner
+
+
+@helper
+def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
     """When an op that gets ready at `ns` would start on a device of the base."""
-    head = low = devices[device].head
-    end = devices[device].end
-    while low < end:
-        middle = (low + end) >> 1
-        other = sequence[middle]
-        other_ns = nodes[other].ready_ns
-        if other_ns < ns or (other_ns == ns and other < op):
-            low = middle + 1
+    # spans, too, begin with ops in the order in which they get ready
+    low, high = 0, len(m.first_ops)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if _is_sooner(m.ops, m.late_ns, m.first_ops[middle, device], op, ns):
+            low = middle
         else:
-            end = middle
-    if low > head:
-        ns = max(ns, nodes[sequence[low - 1]].finish_ns)
+            high = middle
+    behind = m.first_ops[low, device]
+    while _is_sooner(m.ops, m.late_ns, behind, op, ns):
+        behind = m.ops[behind].next
+    last = _before(m.ops, m.devices, device, behind)
+    if last != NONE:
+        ns = max(ns, _finish(m.ops, m.late_ns, last))
     return ns
 
 
@@ -334,9 +383,7 @@ def _next_cut(
     if num_queued > 0:
         for op in ops:
             if _is_queued(m.ops, op, trial):
-                cut_ns = min(
-                    cut_ns, _turn(m.ops, m.sequence, m.devices, op, device, m.ops[op].arrived_ns)
-                )
+                cut_ns = min(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
     return cut_ns
 
 
@@ -365,7 +412,7 @@ def _can_wait(
     here = m.devices[device]
     can_wait = late == 0.0
     for i in range(here.heap_size):
-        op = m.heap_op[_QUEUE, here.heap_head + i]
+        op = m.heap_op[_QUEUE, here.room + i]
         can_wait = can_wait and _has_time_of_base(m.ops, op, trial)
     for i in range(here.line_head, here.line_end):
         can_wait = can_wait and _has_time_of_base(m.ops, m.line[i], trial)
@@ -390,6 +437,20 @@ def _forget_stamps(m: MoveTables) -> None:
     m.counters[_TRIALS] = m.counters[_CUTS] = 0
 
 
+@helper
+def _end_window(
+    m: MoveTables, cut_ns: float, base_ns: float, late_ns: float, num_starts: int
+) -> None:
+    """Notes what has been simulated since a cut; see ``placer._move_tables``."""
+    window = m.windows[m.counters[_WINDOWS]]
+    window.cut_ns = cut_ns
+    window.base_ns = base_ns
+    window.late_ns = late_ns
+    window.end = num_starts
+    m.counters[_WINDOWS] += 1
+    m.counters[_STARTED] = num_starts
+
+
 @subroutine
 def _try_move(
     m: MoveTables, ops: Indices, device: int, step_ns: float, most_starts: int
@@ -412,7 +473,9 @@ def _try_move(
     num_devices = len(m.devices)
     zero = int(np.int64(0))  # callees would be compiled once more for a literal
 
-    if not _may_move(m.ops, m.allowed, ops, device):
+    m.counters[_STARTED] = m.counters[_WINDOWS] = 0
+    m.counters[_TARGET] = device
+    if not _may_move(m.ops, m.needs, m.allowed, ops, device):
         return np.inf, 0
     if max(m.counters[_TRIALS], m.counters[_CUTS]) > _MOST_STAMPS:
         _forget_stamps(m)
@@ -425,7 +488,7 @@ def _try_move(
             num_moving += 1
     if num_moving == 0:
         return step_ns, 0
-    if not _surely_fits(m.ops, m.devices, ops, device, trial):
+    if not _surely_fits(m.ops, m.needs, m.devices, ops, device, trial):
         return UNKNOWN, 0
 
     # what makes a difference: the moved ops, and those that send them something, by start
@@ -445,14 +508,15 @@ def _try_move(
             other = op if i < first_input else m.inputs[i].producer
             if m.ops[other].disturbed != trial:
                 m.ops[other].disturbed = trial
-                ns = m.ops[other].start_ns
+                ns = _start(m.ops, m.late_ns, other)
                 push_event(disturbed_ns, disturbed_op, zero, num_disturbed, ns, other)
                 num_disturbed += 1
-    num_more = zero
+    room = zero
     for other in range(num_devices):
-        m.devices[other].heap_head = m.devices[other].head + num_more
+        m.devices[other].room = room
+        room += m.devices[other].num_ops
         if other == device:
-            num_more = num_moving
+            room += num_moving
 
     shift = 0.0
     num_starts = 0
@@ -485,12 +549,13 @@ def _try_move(
                 last_finish = 0.0
                 for other in range(num_devices):
                     last_finish = max(last_finish, m.devices[other].free_ns)
+                _end_window(m, cut_ns + shift, np.inf, 0.0, num_starts)
                 return last_finish + shift, num_starts
             op = m.devices[here].candidate
             is_moved = m.ops[op].moved == trial
 
             # converged only if the next op is the one that the base starts next
-            base_now = m.ops[op].start_ns
+            base_now = _start(m.ops, m.late_ns, op)
             may_converge = (
                 num_starts >= next_check
                 and num_early == 0
@@ -501,9 +566,9 @@ def _try_move(
             if may_converge:
                 next_check = num_starts + 1 + (num_starts - first_check) // 16
                 for other in range(num_devices):
-                    position = m.devices[other].expected
-                    if position < m.devices[other].end:
-                        start_ns = m.ops[m.sequence[position]].start_ns
+                    expected = m.devices[other].expected
+                    if expected != NONE:
+                        start_ns = _start(m.ops, m.late_ns, expected)
                         may_converge = may_converge and start_ns >= base_now
             if may_converge:
                 while num_disturbed > 0 and disturbed_ns[0] < base_now:
@@ -525,47 +590,49 @@ def _try_move(
                     and _queues_are_in_order(m, cut_ns, trial)
                 ):
                     if num_disturbed == 0 and num_moved == num_moving:
+                        _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
                         return step_ns + shift + late, num_starts
                     if _can_wait(m, ops, device, trial, now, late):
                         _set_back(m.ops, ops, trial, late)
                         next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
+                            _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
                             cut_ns = next_ns
                             shift += late
                             break
                         _set_back(m.ops, ops, trial, -late)
             if num_starts >= most_starts:
                 return UNKNOWN, num_starts
+            m.starts[num_starts].op = op
+            m.starts[num_starts].start_ns = now + shift
             num_starts += 1
 
             # one op starts
             node, at = m.ops[op], m.devices[here]
             source = at.source
             if source == _FROM_BASE:
-                at.waiting += 1
+                at.waiting = node.next
             elif source == _FROM_LINE:
                 at.line_head += 1
             else:
-                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], at.heap_head, at.heap_size)
+                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], at.room, at.heap_size)
                 at.heap_size -= 1
             node.started = cut
             if is_moved:
                 num_queued -= 1
                 num_moved += 1
-                last_moved = max(last_moved, node.start_ns)
+                last_moved = max(last_moved, base_now)
             else:
-                last_start = max(last_start, node.start_ns)
-                position = at.expected
-                if node.position == position:
-                    position += 1
-                    while position < at.end:
-                        other = m.sequence[position]
-                        if m.ops[other].moved != trial:
-                            if m.ops[other].started != cut:
+                last_start = max(last_start, base_now)
+                if op == at.expected:
+                    expected = node.next
+                    while expected != NONE:
+                        if m.ops[expected].moved != trial:
+                            if m.ops[expected].started != cut:
                                 break
                             num_early -= 1
-                        position += 1
-                    at.expected = position
+                        expected = m.ops[expected].next
+                    at.expected = expected
                 else:
                     num_early += 1
 
@@ -573,6 +640,7 @@ def _try_move(
             m.counters[_STARTS] += 1
             this_start = m.counters[_STARTS]
             home = zero + node.device
+            home_late = m.late_ns[node.span]
             free = now + m.duration_ns[op, at.speed]
             at.free_ns = free
             first_tensor, end_tensor = node.first_tensor, m.ops[op].end_tensor
@@ -582,7 +650,7 @@ def _try_move(
                 consumer_moves = reader.moved == trial
                 base_target = reader.device
                 target = device if consumer_moves else base_target
-                base_arrival = m.edges[edge].arrival_ns
+                base_arrival = m.edges[edge].arrival_ns + home_late
                 if base_target != home:
                     channel = m.links[home, base_target].channel
                     if channel >= 0:
@@ -612,8 +680,9 @@ def _try_move(
                             m.channels[channel].free_ns = arrival
                         m.sent[sent].by = this_start
                         m.sent[sent].arrival_ns = arrival
+                m.edges[edge].tried_ns = arrival + shift
                 if not consumer_moves and reader.seen != cut:
-                    _see(m.ops, m.inputs, consumer, cut_ns, cut)
+                    _see(m.ops, m.inputs, m.late_ns, consumer, cut_ns, cut)
                     m.seen[num_seen] = consumer
                     num_seen += 1
                 num_missing = reader.missing - 1
@@ -633,6 +702,230 @@ def _try_move(
             _find_candidate(m, here, cut_ns, reach_ns, trial)
 
 
+@helper
+def _copy_bytes(m: MoveTables, op: int, sign: float) -> None:
+    """Adds the copies of what an op sends to the bytes needed where they are, or takes them off."""
+    m.counters[_STARTS] += 1
+    this_time = m.counters[_STARTS]
+    first_tensor, end_tensor = m.ops[op].first_tensor, m.ops[op].end_tensor
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        slot = m.edges[edge].slot
+        target = m.ops[m.edges[edge].consumer].device
+        sent = slot * len(m.devices) + target
+        if target != m.ops[op].device and m.sent[sent].by != this_time:
+            m.sent[sent].by = this_time
+            tensor = first_tensor + slot
+            if tensor < end_tensor:
+                m.devices[target].needed_bytes += sign * m.tensor_bytes[tensor]
+
+
+@helper
+def _link(nodes: Records, devices: Records, device: Integer, op: Integer, behind: Integer) -> None:
+    """Lets an op follow another one, or none, on a device."""
+    if op == NONE:
+        devices[device].first = behind
+    else:
+        nodes[op].next = behind
+    if behind == NONE:
+        devices[device].last = op
+    else:
+        nodes[behind].previous = op
+
+
+@helper
+def _take_away(m: MoveTables, op: int) -> None:
+    """Takes an op off its device."""
+    device, span = m.ops[op].device, int(m.ops[op].span)
+    behind = m.ops[op].next
+    _link(m.ops, m.devices, device, m.ops[op].previous, behind)
+    while span >= 0 and m.first_ops[span, device] == op:
+        m.first_ops[span, device] = behind
+        span -= 1
+    m.devices[device].num_ops -= 1
+    m.devices[device].needed_bytes -= m.needs[op].lasting_bytes
+
+
+@helper
+def _append(m: MoveTables, op: Integer, span: int, start_ns: float, last: Integer) -> None:
+    """Lets an op start behind the last one, or none, of its device; its tensors arrive as tried."""
+    device, late_ns = m.ops[op].device, m.late_ns[span]
+    finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
+    effect_ns = finish_ns
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        arrival_ns = m.edges[edge].tried_ns
+        effect_ns = max(effect_ns, arrival_ns)
+        m.edges[edge].arrival_ns = arrival_ns - late_ns
+        read = m.inputs[m.edges[edge].input]
+        read.span = span
+        read.start_ns = start_ns - late_ns
+        read.arrival_ns = arrival_ns - late_ns
+    m.ops[op].span = span
+    m.ops[op].start_ns = start_ns - late_ns
+    m.ops[op].finish_ns = finish_ns - late_ns
+    m.ops[op].effect_ns = effect_ns - late_ns
+    _link(m.ops, m.devices, device, last, op)
+
+
+@helper
+def _put_off(m: MoveTables, op: int, late_ns: float) -> None:
+    """Lets an op start later within its span."""
+    m.ops[op].start_ns += late_ns
+    m.ops[op].finish_ns += late_ns
+    m.ops[op].effect_ns += late_ns
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        m.edges[edge].arrival_ns += late_ns
+        m.inputs[m.edges[edge].input].start_ns += late_ns
+        m.inputs[m.edges[edge].input].arrival_ns += late_ns
+
+
+@helper
+def _sum_up_inputs(m: MoveTables, op: Integer) -> None:
+    """Works out since when an op is ready, and its last producer's start."""
+    ready_ns, last_ns = 0.0, -1.0
+    ready_span = last_span = np.uint32(0)
+    for i in range(m.ops[op].first_input, m.ops[op].end_input):
+        span = m.inputs[i].span
+        start_ns = m.inputs[i].start_ns + m.late_ns[span]
+        arrival_ns = m.inputs[i].arrival_ns + m.late_ns[span]
+        if arrival_ns > ready_ns:
+            ready_ns, ready_span = arrival_ns, span
+        if start_ns > last_ns:
+            last_ns, last_span = start_ns, span
+    m.ops[op].ready_ns = ready_ns - m.late_ns[ready_span]
+    m.ops[op].ready_span = ready_span
+    m.ops[op].last_producer_ns = last_ns - m.late_ns[last_span]
+    m.ops[op].last_span = last_span
+
+
+@helper
+def _tell_consumers(m: MoveTables, op: int, stamp: int) -> None:
+    """Works out anew what is known of the inputs of those that read from an op, each once."""
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        consumer = m.edges[edge].consumer
+        if m.ops[consumer].seen != stamp:
+            m.ops[consumer].seen = stamp
+            _sum_up_inputs(m, consumer)
+
+
+@helper
+def _index_starts(m: MoveTables, device: Integer, before: Integer, first: int, last: int) -> None:
+    """Notes the first op of a device in each span from `first` to `last`.
+
+    Args:
+        m: The base.
+        device: The device.
+        before: The last op that is as it was, or none.
+        first: The span of the next op as it was, or one that is earlier.
+        last: The last span that has changed.
+    """
+    op = m.devices[device].first if before == NONE else m.ops[before].next
+    if m.first_ops[first, device] != op:
+        lowest = 0 if before == NONE else int(m.ops[before].span) + 1
+        for span in range(lowest, first + 1):
+            m.first_ops[span, device] = op
+    for span in range(first + 1, last + 1):
+        while op != NONE and m.ops[op].span < span:
+            op = m.ops[op].next
+        m.first_ops[span, device] = op
+
+
+@helper
+def _sum_up_effects(m: MoveTables, first: int, last: int) -> None:
+    """Works out when the last effects happen of the spans from `first` to `last`."""
+    for span in range(first, last + 1):
+        m.spans[span].effect_ns = -np.inf
+    for device in range(len(m.devices)):
+        op = m.first_ops[first, device]
+        while op != NONE and m.ops[op].span <= last:
+            span = m.ops[op].span
+            m.spans[span].effect_ns = max(m.spans[span].effect_ns, m.ops[op].effect_ns)
+            op = m.ops[op].next
+    carried_ns = m.spans[first].carried_ns + m.late_ns[first]
+    for span in range(first, len(m.first_ops)):
+        carried_ns = max(carried_ns, m.spans[span].effect_ns + m.late_ns[span])
+        carried_on_ns = carried_ns - m.late_ns[span + 1]
+        if span > last and m.spans[span + 1].carried_ns == carried_on_ns:
+            break
+        m.spans[span + 1].carried_ns = carried_on_ns
+
+
+@helper
+def _write_window(m: MoveTables, window: int, begin: int) -> int:
+    """Writes a window of the last trial into the base.
+
+    Returns:
+        The end of its op starts, which begin at `begin`.
+    """
+    cut_ns, base_ns = m.windows[window].cut_ns, m.windows[window].base_ns
+    late_ns = m.windows[window].late_ns
+    end: int = m.windows[window].end
+    first, last = _span_at(m, cut_ns), _span_at(m, base_ns)
+    for device in range(len(m.devices)):
+        op = m.first_ops[first, device]
+        while op != NONE and _start(m.ops, m.late_ns, op) < cut_ns:
+            op = m.ops[op].next
+        m.devices[device].cut = _before(m.ops, m.devices, device, op)
+        m.devices[device].waiting = m.devices[device].cut
+        op = m.first_ops[last, device]
+        while op != NONE and _start(m.ops, m.late_ns, op) < base_ns:
+            op = m.ops[op].next
+        m.devices[device].expected = op
+    for span in range(first + 1, last + 1):
+        m.spans[span].begin_ns = min(m.spans[span].begin_ns, base_ns + late_ns - m.late_ns[span])
+    span = first
+    for i in range(begin, end):
+        op, start_ns = m.starts[i].op, m.starts[i].start_ns
+        while span < last and m.spans[span + 1].begin_ns + m.late_ns[span + 1] <= start_ns:
+            span += 1
+        device = m.ops[op].device
+        _append(m, op, span, start_ns, m.devices[device].waiting)
+        m.devices[device].waiting = op
+    for device in range(len(m.devices)):
+        op = m.devices[device].expected
+        _link(m.ops, m.devices, device, m.devices[device].waiting, op)
+        while late_ns != 0.0 and op != NONE and m.ops[op].span == last:
+            _put_off(m, op, late_ns)
+            op = m.ops[op].next
+        _index_starts(m, device, m.devices[device].cut, first, last)
+    for span in range(last + 1, len(m.late_ns)):
+        m.late_ns[span] += late_ns
+    _sum_up_effects(m, first, last)
+    m.counters[_CUTS] += 1
+    stamp = int(m.counters[_CUTS])
+    for i in range(begin, end):
+        _tell_consumers(m, m.starts[i].op, stamp)
+    for device in range(len(m.devices)):
+        op = m.devices[device].expected
+        while late_ns != 0.0 and op != NONE and m.ops[op].span == last:
+            _tell_consumers(m, op, stamp)
+            op = m.ops[op].next
+    return end
+
+
+@subroutine
+def _commit(m: MoveTables) -> None:
+    """Makes the placement of the last trial the base, which must have told its step time."""
+    m = borrow(m)
+    trial, device = m.counters[_TRIALS], m.counters[_TARGET]
+    num_starts = m.counters[_STARTED]
+    for i in range(num_starts):
+        if m.ops[m.starts[i].op].disturbed == trial:
+            _copy_bytes(m, m.starts[i].op, -1.0)
+    for i in range(num_starts):
+        op = m.starts[i].op
+        if m.ops[op].moved == trial:
+            _take_away(m, op)
+            m.ops[op].device = device
+            m.devices[device].num_ops += 1
+            m.devices[device].needed_bytes += m.needs[op].lasting_bytes
+    for i in range(num_starts):
+        if m.ops[m.starts[i].op].disturbed == trial:
+            _copy_bytes(m, m.starts[i].op, 1.0)
+    begin = int(np.int64(0))
+    for window in range(m.counters[_WINDOWS]):
+        begin = _write_window(m, window, begin)
+
+
 @jit
 def try_moves(
     m: MoveTables,
@@ -641,6 +934,7 @@ def try_moves(
     devices: Indices,
     step_ns: float,
     most_starts: int,
+    commits: bool,
     results: Floats,
 ) -> int:
     """Tries moves, each from the base.
@@ -652,11 +946,14 @@ def try_moves(
         devices: Where they go, ``[num_moves]``.
         step_ns: Step time of the base, in nanoseconds.
         most_starts: After so many op starts of one move a full run is better.
+        commits: Whether the last trial is made the base before; it must have told its step time.
         results: Gets the step times in nanoseconds, ``[num_moves]``, as ``_try_move`` returns them.
 
     Returns:
         How many ops were started.
     """
+    if commits:
+        _commit(m)
     num_starts = 0
     for i in range(len(devices)):
         moving = ops[offsets[i] : offsets[i + 1]]
@@ -666,20 +963,27 @@ def try_moves(
 
 
 @helper
-def _index_starts(m: MoveTables) -> None:
-    """Notes where each span of time begins in the sequence of each device."""
-    num_devices, num_ends = m.spans.shape
+def _begin_spans(m: MoveTables, recording: Recording) -> None:
+    """Cuts time into spans in which about as many ops start each."""
+    num_spans, num_ops, num_pieces = len(m.first_ops), len(m.ops), len(m.line)
     last_ns = 1.0
-    for device in range(num_devices):
-        if m.devices[device].head < m.devices[device].end:
-            last_ns = max(last_ns, m.ops[m.sequence[m.devices[device].end - 1]].start_ns)
-    m.spans_per_ns[0] = (num_ends - 1) / (last_ns + 1.0)
-    for device in range(num_devices):
-        position, end = m.devices[device].head, m.devices[device].end
-        for span in range(num_ends):
-            while position < end and _span(m, m.ops[m.sequence[position]].start_ns) < span:
-                position += 1
-            m.spans[device, span] = position
+    for op in range(num_ops):
+        last_ns = max(last_ns, recording.start_ns[op])
+    pieces_per_ns = num_pieces / (last_ns + 1.0)
+    m.line.fill(0)
+    for op in range(num_ops):
+        m.line[int(recording.start_ns[op] * pieces_per_ns)] += 1
+    m.late_ns.fill(0.0)
+    m.spans[0].begin_ns = m.spans[0].carried_ns = 0.0
+    for span in range(1, num_spans):
+        m.spans[span].begin_ns = np.inf
+    span = num_here = 0
+    for piece in range(num_pieces):
+        if num_here * num_spans >= num_ops and span + 1 < num_spans:
+            span += 1
+            num_here = 0
+            m.spans[span].begin_ns = piece / pieces_per_ns
+        num_here += m.line[piece]
 
 
 @jit
@@ -692,35 +996,27 @@ def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
         needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
     """
     m, recording = borrow(m), borrow(recording)
-    for op in range(len(m.ops)):
-        ready_ns, last_producer = 0.0, -1.0
-        for i in range(m.ops[op].first_input, m.ops[op].end_input):
-            start_ns = recording.start_ns[m.inputs[i].producer]
-            arrival_ns = recording.arrival_ns[m.inputs[i].edge]
-            m.inputs[i].start_ns = start_ns
-            m.inputs[i].arrival_ns = arrival_ns
-            ready_ns = max(ready_ns, arrival_ns)
-            last_producer = max(last_producer, start_ns)
-        m.ops[op].ready_ns = ready_ns
-        m.ops[op].last_producer_ns = last_producer
+    num_spans = len(m.first_ops)
+    for edge in range(len(m.edges)):
+        m.edges[edge].tried_ns = recording.arrival_ns[edge]
+    _begin_spans(m, recording)
+    m.first_ops.fill(NONE)
     for device in range(len(needed)):
         m.devices[device].needed_bytes = needed[device]
         head, end = recording.sequence_head[device], recording.sequence_end[device]
-        m.devices[device].head = head
-        m.devices[device].end = end
-        reach_ns = 0.0
+        m.devices[device].num_ops = end - head
+        last = NONE
+        span = 0
         for position in range(head, end):
-            op = recording.sequence[position]
+            op = np.uint32(recording.sequence[position])
             start_ns = recording.start_ns[op]
-            finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
-            reach_ns = max(reach_ns, finish_ns)
-            for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
-                m.edges[edge].arrival_ns = recording.arrival_ns[edge]
-                reach_ns = max(reach_ns, recording.arrival_ns[edge])
-            m.sequence[position] = op
-            m.ops[op].position = position
+            while span + 1 < num_spans and m.spans[span + 1].begin_ns <= start_ns:
+                span += 1
             m.ops[op].device = device
-            m.ops[op].start_ns = start_ns
-            m.ops[op].finish_ns = finish_ns
-            m.ops[op].reach_ns = reach_ns
-    _index_starts(m)
+            _append(m, op, span, start_ns, last)
+            last = op
+        _link(m.ops, m.devices, device, last, NONE)
+        _index_starts(m, device, NONE, 0, num_spans - 1)
+    _sum_up_effects(m, 0, num_spans - 1)
+    for each in range(len(m.ops)):
+        _sum_up_inputs(m, each)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
+from placer._move_tables import NONE
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
@@ -18,6 +21,14 @@ from tests.simulator.builders import cluster as example_cluster
 from tests.simulator.builders import graph, op, random_graph
 
 many = settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_spans() -> Iterator[None]:
+    """Spans of time are so short that small graphs have many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("placer._move_tables._OPS_PER_SPAN", 2)
+        yield
 
 
 def only_trials(session: Moves) -> None:
@@ -48,6 +59,86 @@ def check_drawn_moves(data: st.DataObject, simulator: Simulator) -> None:
             assert_array_equal(session.devices, base)
 
 
+def sequences(session: Moves) -> list[list[int]]:
+    """The ops of each device by start, as recorded, forwards and backwards alike."""
+    tables = session._tables_of_moves
+    found = []
+    for device in tables.devices:
+        ops, backwards = [], []
+        op = device["first"]
+        while op != NONE:
+            ops.append(int(op))
+            op = tables.ops[op]["next"]
+        op = device["last"]
+        while op != NONE:
+            backwards.append(int(op))
+            op = tables.ops[op]["previous"]
+        assert backwards == ops[::-1]
+        found.append(ops)
+    return found
+
+
+def recorded(session: Moves) -> dict[str, np.ndarray]:
+    """What is recorded of the base, times in nanoseconds."""
+    tables = session._tables_of_moves
+    late_ns, ops, inputs = tables.late_ns, tables.ops, tables.inputs
+    producers = np.repeat(np.arange(len(ops)), ops["end_edge"] - ops["first_edge"])
+    return {
+        "device": ops["device"],
+        "start": ops["start_ns"] + late_ns[ops["span"]],
+        "finish": ops["finish_ns"] + late_ns[ops["span"]],
+        "effect": ops["effect_ns"] + late_ns[ops["span"]],
+        "ready": ops["ready_ns"] + late_ns[ops["ready_span"]],
+        "last producer": ops["last_producer_ns"] + late_ns[ops["last_span"]],
+        "arrival": tables.edges["arrival_ns"] + late_ns[ops["span"][producers]],
+        "start of input": inputs["start_ns"] + late_ns[inputs["span"]],
+        "arrival of input": inputs["arrival_ns"] + late_ns[inputs["span"]],
+        "number of ops": tables.devices["num_ops"],
+    }
+
+
+def check_spans(session: Moves) -> None:
+    """Spans hold the ops that start in them, and know the first ones and the last effects."""
+    tables, found = session._tables_of_moves, recorded(session)
+    begin_ns = (tables.spans["begin_ns"] + tables.late_ns)[:-1]
+    assert tables.late_ns[0] == 0
+    assert (np.diff(begin_ns[np.isfinite(begin_ns)]) >= 0).all()
+    span = tables.ops["span"]
+    assert_array_equal(span, np.searchsorted(begin_ns, found["start"], side="right") - 1)
+    carried_ns = tables.spans["carried_ns"] + tables.late_ns
+    for each in range(1 + len(begin_ns)):
+        assert carried_ns[each] == found["effect"][span < each].max(initial=0)
+    for device, ops in enumerate(sequences(session)):
+        assert (np.diff(found["start"][ops]) > 0).all()
+        for each in range(len(begin_ns)):
+            first = next((op for op in ops if span[op] >= each), NONE)
+            assert tables.first_ops[each, device] == first
+
+
+def check_record(session: Moves) -> None:
+    """What moves have left behind is what recording their placement anew gives."""
+    simulator = Simulator(session._graph, session._cluster)
+    session.try_move(0, int(session.devices[0]))  # what was committed is written now
+    fresh = simulator.moves(session.devices)
+    assert session._can_try == fresh._can_try
+    if fresh._can_try:
+        expected = recorded(fresh)
+        for name, values in recorded(session).items():
+            assert_array_equal(values, expected[name], name)
+        assert sequences(session) == sequences(fresh)
+        if not session._tables.always_fits:
+            needed = (each._tables_of_moves.devices["needed_bytes"] for each in (session, fresh))
+            assert_allclose(*needed, rtol=1e-12, atol=1e-3)
+        check_spans(session)
+        check_spans(fresh)
+
+
+@pytest.fixture
+def never_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions write into the one record that they make."""
+    monkeypatch.setattr("placer.moves._MOST_WRITTEN", 10**9)
+
+
 @given(
     data=st.data(),
     graph=strategies.graphs(max_ops=16),
@@ -74,6 +165,29 @@ def test_moves_equal_full_runs_whatever_the_case(
     check_drawn_moves(data, Simulator(graph, cluster, order=order))
 
 
+@given(
+    data=st.data(),
+    graph=strategies.graphs(max_ops=40),
+    cluster=strategies.clusters(min_devices=2, in_order_of_start=True),
+)
+@settings(many, max_examples=100)
+def test_what_moves_leave_behind_is_what_recording_gives(
+    data: st.DataObject, graph: OpGraph, cluster: Cluster
+) -> None:
+    """After each of many that are committed one after the other."""
+    simulator = Simulator(graph, cluster)
+    base = data.draw(strategies.placements(graph, cluster))
+    session = simulator.moves(base)
+    only_trials(session)
+    ops_of_move = st.lists(st.integers(0, graph.num_ops - 1), min_size=1, max_size=3)
+    for ops in data.draw(st.lists(ops_of_move, min_size=1, max_size=12)):
+        device = data.draw(st.integers(0, cluster.num_devices - 1))
+        base[ops] = device
+        assert session.try_move(ops, device) == simulator.step_time(base)
+        session.commit()
+        check_record(session)
+
+
 def check_random_moves(
     graph: OpGraph, cluster: Cluster, base: np.ndarray, num_moves: int, rng: np.random.Generator
 ) -> None:
@@ -88,9 +202,10 @@ def check_random_moves(
         moved[ops] = device
         expected = simulator.step_time(moved)
         assert session.try_move(ops, device) == expected
-        if rng.random() < 0.1:
+        if rng.random() < 0.5:
             session.commit()
             base = moved
+    check_record(session)
 
 
 @pytest.mark.parametrize("channel", ["pair", "source", "none"])
@@ -142,6 +257,71 @@ def test_many_moves_in_many_graphs_equal_full_runs() -> None:
             placement[ops] = device
         expected = simulator.evaluate(placements).step_time_seconds
         assert_array_equal(session.try_moves(moves, devices), expected)
+
+
+@pytest.mark.usefixtures("never_recorded_anew")
+@pytest.mark.parametrize("chance", [0.1, 0.5, 1.0])
+def test_long_walks_equal_full_runs(chance: float) -> None:
+    """Hundreds of moves, many or all committed; the record stays what recording anew gives."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        num_ops, num_devices = int(rng.integers(20, 300)), int(rng.integers(2, 5))
+        channel, latency_ns = str(rng.choice(["pair", "source", "none"])), int(rng.choice([0, 3]))
+        graph = draw_graph(num_ops, rng)
+        simulator = Simulator(graph, example_cluster(num_devices, channel, latency_ns=latency_ns))
+        base = (np.arange(num_ops) * 5 // num_ops % num_devices).astype(np.int32)
+        session = simulator.moves(base)
+        only_trials(session)
+        records = []
+        session._set_base = lambda *arguments, records=records: records.append(arguments)
+        for _ in range(200):
+            ops = rng.integers(num_ops, size=rng.choice([1, 1, 1, 2, 5]))
+            device = int(rng.integers(num_devices))
+            moved = base.copy()
+            moved[ops] = device
+            expected = simulator.step_time(moved)
+            assert session.try_move(ops, device) == expected
+            if rng.random() < chance:
+                session.commit()
+                base = moved
+                assert session.step_time_seconds == expected
+        assert not records
+        check_record(session)
+
+
+def test_walks_of_many_moves_record_anew_at_times() -> None:
+    """When about as much has been written into the record as recording takes, several times over."""
+    rng = np.random.default_rng(0)
+    simulator = Simulator(draw_graph(100, rng), example_cluster(3))
+    session = simulator.moves(rng.integers(3, size=100).astype(np.int32))
+    only_trials(session)
+    written = []
+    for _ in range(300):
+        session.try_move(int(rng.integers(100)), int(rng.integers(3)))
+        session.commit()
+        written.append(session._num_written)
+    assert max(written) > 100
+    assert (np.diff(written) < 0).sum() > 3
+    assert session.step_time_seconds == simulator.step_time(session.devices)
+
+
+def test_a_move_that_is_committed_counts_at_many_moves_at_once() -> None:
+    """It is written before they are tried, and once."""
+    rng = np.random.default_rng(0)
+    graph = random_graph(100, rng)
+    simulator = Simulator(graph, example_cluster(3))
+    session = simulator.moves(np.zeros(100, np.int32))
+    only_trials(session)
+    session.try_move([7, 30], 1)
+    session.commit()
+    base = session.devices
+    moved = np.repeat(base[None], 100, axis=0)
+    devices = rng.integers(3, size=100)
+    moved[np.arange(100), np.arange(100)] = devices
+    expected = simulator.evaluate(moved).step_time_seconds
+    for _ in range(2):
+        assert_array_equal(session.try_moves(np.arange(100), devices), expected)
+    check_record(session)
 
 
 def test_many_moves_at_once_equal_single_ones() -> None:
