@@ -20,7 +20,7 @@ Records = NDArray[np.void]
 NONE = np.uint32(2**32 - 1)
 """In place of an op."""
 
-_OPS_PER_SPAN = 16  # more take longer to look through, fewer longer to put off
+_OPS_PER_SPAN = 8  # more take longer to look through, fewer longer to put off
 _LINE_BYTES = 64
 _OP = np.dtype(
     [
@@ -153,67 +153,79 @@ class MoveTables(NamedTuple):
     seen: Indices  # [num_ops] ops with an input since the cut
     starts: Records  # [num_ops] op starts of the last trial
     windows: Records  # [num_ops] of the last trial: from each cut to where the rest is the base's
+    is_committed: Bools  # [1] whether the last trial is to be made the base before the next one
     counters: NDArray[np.int64]  # [6] see ``placer._kernels.moves``
+
+    @classmethod
+    def zeros(
+        cls,
+        num_ops: int = 1,
+        num_edges: int = 1,
+        num_devices: int = 1,
+        num_channels: int = 1,
+        num_slots: int = 1,
+    ) -> MoveTables:
+        """Room for a graph and a cluster; what trials only read is yet to be put in place."""
+        num_spans = 1 + num_ops // _OPS_PER_SPAN
+        return cls(
+            ops=_aligned_zeros(num_ops, _OP),
+            needs=np.zeros(num_ops, _NEED),
+            edges=np.zeros(num_edges, _EDGE),
+            inputs=np.zeros(num_edges, _INPUT),
+            tensor_bytes=np.zeros(1),
+            duration_ns=np.zeros((1, 1)),
+            allowed=np.zeros((1, 1), bool),
+            links=np.zeros((num_devices, num_devices), _LINK),
+            devices=np.zeros(num_devices, _DEVICE),
+            late_ns=np.zeros(num_spans + 1),
+            spans=np.zeros(num_spans + 1, _SPAN),
+            first_ops=np.zeros((num_spans, num_devices), np.uint32),
+            channels=np.zeros(num_channels, _CHANNEL),
+            sent=np.zeros(num_slots * num_devices, _SENT),
+            heap_op=np.zeros((3, 2 * num_ops), np.uint32),
+            heap_ns=np.zeros((3, 2 * num_ops)),
+            line=np.zeros(2 * num_ops, np.uint32),
+            seen=np.zeros(num_ops, np.uint32),
+            starts=np.zeros(num_ops, _START),
+            windows=np.zeros(num_ops, _WINDOW),
+            is_committed=np.zeros(1, bool),
+            counters=np.zeros(6, np.int64),
+        )
 
 
 def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     """Room for a base, and for trying moves from it."""
     num_ops, num_devices = tables.allowed.shape
     num_edges = len(tables.edge_consumer)
-    num_spans = 1 + num_ops // _OPS_PER_SPAN
     producers = np.repeat(np.arange(num_ops), np.diff(tables.edge_offsets))
     data_edges = tables.input_edges
     tensors = tables.output_offsets[producers[data_edges]] + tables.edge_slot[data_edges]
     input_bytes = np.bincount(
         tables.edge_consumer[data_edges], tables.tensor_bytes[tensors], num_ops
     )
-    ops = _aligned_zeros(num_ops, _OP)
+    room = MoveTables.zeros(num_ops, num_edges, num_devices, num_channels, max_slots(tables))
+    ops, needs, edges = room.ops, room.needs, room.edges
     ops["first_edge"], ops["end_edge"] = tables.edge_offsets[:-1], tables.edge_offsets[1:]
     ops["end_input"] = tables.num_inputs.cumsum()
     ops["first_input"] = ops["end_input"] - tables.num_inputs
     ops["first_tensor"] = tables.output_offsets[:-1]
     ops["end_tensor"] = tables.output_offsets[1:]
-    needs = np.zeros(num_ops, _NEED)
     needs["most_bytes"] = tables.lasting_bytes + input_bytes
     needs["lasting_bytes"] = tables.lasting_bytes
     needs["colocated_with"] = tables.colocated_with
     needs["group_size"] = np.bincount(tables.colocated_with, minlength=num_ops)
     by_consumer = np.argsort(tables.edge_consumer, kind="stable")
-    edges = np.zeros(num_edges, _EDGE)
     edges["consumer"] = tables.edge_consumer
     edges["slot"] = tables.edge_slot
     edges["input"][by_consumer] = np.arange(num_edges)
-    inputs = np.zeros(num_edges, _INPUT)
-    inputs["producer"] = producers[by_consumer]
-    links = np.zeros((num_devices, num_devices), _LINK)
-    links["latency_seconds"] = tables.latency_seconds
-    links["bandwidth"] = tables.bandwidth
-    links["channel"] = tables.channel_ids
-    devices = np.zeros(num_devices, _DEVICE)
-    devices["speed"] = tables.speed_of
-    devices["certain_bytes"] = tables.certain_bytes
-    return MoveTables(
-        ops=ops,
-        needs=needs,
-        edges=edges,
-        inputs=inputs,
-        tensor_bytes=tables.tensor_bytes,
-        duration_ns=tables.duration_ns,
-        allowed=tables.allowed,
-        links=links,
-        devices=devices,
-        late_ns=np.zeros(num_spans + 1),
-        spans=np.zeros(num_spans + 1, _SPAN),
-        first_ops=np.zeros((num_spans, num_devices), np.uint32),
-        channels=np.zeros(num_channels, _CHANNEL),
-        sent=np.zeros(max_slots(tables) * num_devices, _SENT),
-        heap_op=np.zeros((3, 2 * num_ops), np.uint32),
-        heap_ns=np.zeros((3, 2 * num_ops)),
-        line=np.zeros(2 * num_ops, np.uint32),
-        seen=np.zeros(num_ops, np.uint32),
-        starts=np.zeros(num_ops, _START),
-        windows=np.zeros(num_ops, _WINDOW),
-        counters=np.zeros(6, np.int64),
+    room.inputs["producer"] = producers[by_consumer]
+    room.links["latency_seconds"] = tables.latency_seconds
+    room.links["bandwidth"] = tables.bandwidth
+    room.links["channel"] = tables.channel_ids
+    room.devices["speed"] = tables.speed_of
+    room.devices["certain_bytes"] = tables.certain_bytes
+    return room._replace(
+        tensor_bytes=tables.tensor_bytes, duration_ns=tables.duration_ns, allowed=tables.allowed
     )
 
 

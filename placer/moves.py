@@ -118,22 +118,23 @@ class Moves:
         self._last: _Tried | None = None
         self._costs = (_Cost(graph.num_ops), _Cost(graph.num_ops))  # of one op, of several
         self._can_try: bool | None = None  # whether the schedule is recorded, None: yet to be seen
-        self._commits = False  # whether the last trial is yet to be written into the record
-        self._num_written = 0  # op starts that have been since the record was made
+        self._num_written = 0  # op starts that were written into the record since it was made
         self._step_ns = np.inf  # of the base, if it is recorded
         if in_order_of_start:
             from placer._kernels import moves, start_order
+            from placer._kernels.jit import addresses_of
 
             self._simulate_rows = start_order.simulate_rows
-            self._try_moves, self._set_base = moves.try_moves, moves.set_base
+            self._try_one, self._try_many = moves.try_move, moves.try_moves
+            self._set_base = moves.set_base
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
             )
             self._no_recording = new_recording(0, 0, 0)
             self._tables_of_moves = new_move_tables(tables, len(cluster.channel_names))
+            self._addresses = addresses_of(self._tables_of_moves)
             # what a single trial or full run is passed
-            self._one_device, self._one_end = np.zeros(1, np.uint32), np.zeros(2, np.uint32)
             self._one_result, self._one_settled = np.zeros(1), np.zeros(1, bool)
         if self._record():
             self._step_seconds = self._step_ns / _NS
@@ -164,20 +165,9 @@ class Moves:
         cost = self._costs[len(moving) > 1]
         step_ns, starts = -1.0, 0
         if cost.how_many_trials(1) > 0 and self._record():
-            self._one_end[1] = len(moving)
-            self._one_device[0] = device
-            starts = self._try_moves(
-                self._tables_of_moves,
-                moving,
-                self._one_end,
-                self._one_device,
-                self._step_ns,
-                cost.most_starts,
-                self._commits,
-                self._one_result,
+            step_ns, starts = self._try_one(
+                self._addresses, moving, int(device), self._step_ns, cost.most_starts
             )
-            self._commits = False
-            step_ns = float(self._one_result[0])
             cost.learn(starts, step_ns < 0, 1)
         else:
             cost.learn_of_full_runs(1)
@@ -225,17 +215,15 @@ class Moves:
                 break
             end = min(num_moves, first + count)
             some = slice(first, end)
-            starts = self._try_moves(
-                self._tables_of_moves,
+            starts = self._try_many(
+                self._addresses,
                 moving,
                 ends[first : end + 1],
                 to[some],
                 self._step_ns,
                 cost.most_starts,
-                self._commits,
                 step_ns[some],
             )
-            self._commits = False
             cost.learn(starts, int((step_ns[some] < 0).sum()), end - first)
             first = end
         seconds = step_ns / _NS
@@ -259,12 +247,10 @@ class Moves:
         self._devices[tried.ops] = tried.device
         self._step_seconds = tried.seconds
         self._num_written += tried.num_starts
-        # the next trial does it, as a call of its own would take longer than the writing
-        self._commits = (
-            tried.step_ns < np.inf and self._num_written <= _MOST_WRITTEN * self._graph.num_ops
-        )
-        if self._commits:
+        if tried.step_ns < np.inf and self._num_written <= _MOST_WRITTEN * self._graph.num_ops:
+            # the next trial does it: a call for it alone would take longer than the writing
             self._step_ns = tried.step_ns
+            self._tables_of_moves.is_committed[0] = True
         else:
             self._can_try = None
 
@@ -284,7 +270,7 @@ class Moves:
                 if settled[0]:
                     self._can_try = True
                     self._step_ns = float(step_ns[0])
-                    self._set_base(self._tables_of_moves, self._recording, self._scratch.needed)
+                    self._set_base(self._addresses, self._recording, self._scratch.needed)
         return self._can_try
 
     def _run(self, ops: NDArray[np.uint32], device: int) -> float:

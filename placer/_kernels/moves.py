@@ -23,9 +23,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placer._kernels.heaps import pop_event, push_event
-from placer._kernels.jit import borrow, helper, jit, subroutine
+from placer._kernels.jit import borrow, finder, helper, jit, subroutine
 from placer._move_tables import NONE, Indices, MoveTables, Records
 from placer._tables import Bools, Floats, Recording
 
@@ -33,6 +34,9 @@ UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
 
 Integer = int | np.integer[Any]
+Addresses = NDArray[np.int64]
+
+_find_tables = finder(MoveTables.zeros())
 
 _QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
 _TRIALS, _CUTS, _STARTS = range(3)  # counters: of all time
@@ -453,7 +457,7 @@ def _end_window(
 
 @subroutine
 def _try_move(
-    m: MoveTables, ops: Indices, device: int, step_ns: float, most_starts: int
+    m: MoveTables, ops: Indices, device: Any, step_ns: float, most_starts: int
 ) -> tuple[float, int]:
     """The step time if some ops were on another device.
 
@@ -904,8 +908,11 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
 
 @subroutine
 def _commit(m: MoveTables) -> None:
-    """Makes the placement of the last trial the base, which must have told its step time."""
+    """Makes the last trial the base if it is committed; it must have told its step time."""
     m = borrow(m)
+    if not m.is_committed[0]:
+        return
+    m.is_committed[0] = False
     trial, device = m.counters[_TRIALS], m.counters[_TARGET]
     num_starts = m.counters[_STARTED]
     for i in range(num_starts):
@@ -927,33 +934,56 @@ def _commit(m: MoveTables) -> None:
 
 
 @jit
+def try_move(
+    addresses: Addresses,
+    ops: Indices,
+    device: int,
+    step_ns: float,
+    most_starts: int,
+) -> tuple[float, int]:
+    """Tries a move.
+
+    Args:
+        addresses: Those of the base and working memory, a ``MoveTables``.
+        ops: The ops, each once.
+        device: Where they go.
+        step_ns: Step time of the base, in nanoseconds.
+        most_starts: After so many op starts a full run is better.
+
+    Returns:
+        As ``_try_move``.
+    """
+    m = _find_tables(addresses)
+    _commit(m)
+    return _try_move(m, ops, np.uint32(device), step_ns, most_starts)
+
+
+@jit
 def try_moves(
-    m: MoveTables,
+    addresses: Addresses,
     ops: Indices,
     offsets: Indices,
     devices: Indices,
     step_ns: float,
     most_starts: int,
-    commits: bool,
     results: Floats,
 ) -> int:
     """Tries moves, each from the base.
 
     Args:
-        m: The base and working memory.
+        addresses: Those of the base and working memory, a ``MoveTables``.
         ops: The ops of all moves, one after the other.
         offsets: Where those of each move begin, and the end, ``[num_moves + 1]``.
         devices: Where they go, ``[num_moves]``.
         step_ns: Step time of the base, in nanoseconds.
         most_starts: After so many op starts of one move a full run is better.
-        commits: Whether the last trial is made the base before; it must have told its step time.
         results: Gets the step times in nanoseconds, ``[num_moves]``, as ``_try_move`` returns them.
 
     Returns:
         How many ops were started.
     """
-    if commits:
-        _commit(m)
+    m = _find_tables(addresses)
+    _commit(m)
     num_starts = 0
     for i in range(len(devices)):
         moving = ops[offsets[i] : offsets[i + 1]]
@@ -987,15 +1017,16 @@ def _begin_spans(m: MoveTables, recording: Recording) -> None:
 
 
 @jit
-def set_base(m: MoveTables, recording: Recording, needed: Floats) -> None:
+def set_base(addresses: Addresses, recording: Recording, needed: Floats) -> None:
     """Works out what trials need to know of a base whose schedule has been recorded.
 
     Args:
-        m: The base.
+        addresses: Those of the base, a ``MoveTables``.
         recording: Its schedule.
         needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
     """
-    m, recording = borrow(m), borrow(recording)
+    m, recording = _find_tables(addresses), borrow(recording)
+    m.is_committed[0] = False
     num_spans = len(m.first_ops)
     for edge in range(len(m.edges)):
         m.edges[edge].tried_ns = recording.arrival_ns[edge]
