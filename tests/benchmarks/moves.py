@@ -173,19 +173,26 @@ def _measure_ops(case: _Case, scale: Scale, repetition: int) -> None:
     moved[np.arange(len(moved)), ops[few]] = devices[few]
     expected = case.full_runs(moved)
 
-    session, seconds = _timed(lambda: simulator.moves(base))
+    singles = list(zip(ops.tolist(), devices.tolist(), strict=True))
+    session, seconds = _timed(lambda: _open_and_try(simulator, base, *singles[0]))
     taken["open"].append(seconds)
     found, seconds = _timed(lambda: session.try_moves(ops, devices))
     taken["bulk"].append(seconds / len(ops))
     case.check(found[few], expected)
-    singles = list(zip(ops.tolist(), devices.tolist(), strict=True))
     taken["call"].append(time_calls(session.try_move, singles))
     session.try_move(*singles[0])
-    taken["commit"].append(time_calls(functools.partial(_commit_and_try, session), singles[1:17]))
+    taken["commit"].append(time_calls(functools.partial(_commit_and_try, session), singles[1:]))
+
+
+def _open_and_try(simulator: Simulator, base: NDArray[np.int32], op: int, device: int) -> Moves:
+    """A session that has its working memory at hand, as the first trial writes to all of it anew."""
+    session = simulator.moves(base)
+    session.try_move(op, device)
+    return session
 
 
 def _commit_and_try(session: Moves, op: int, device: int) -> None:
-    """Makes the last move the base, and tries one from there: it is recorded when that is needed."""
+    """Makes the last move the base, and tries one from there: it is written down by that trial."""
     session.commit()
     session.try_move(op, device)
 
