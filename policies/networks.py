@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from placer.errors import UnknownNameError
 from placer.problem import Problem
 
-NETWORKS: Mapping[str, str] = MappingProxyType({"lstm": "policies.lstm_network"})
+NETWORKS: Mapping[str, str] = MappingProxyType(
+    {"lstm": "policies.lstm_network", "graph": "policies.graph_network"}
+)
 """The modules of networks by name."""
 
 Tensor: TypeAlias = tf.Tensor
