@@ -15,6 +15,7 @@ for _room in (
     "inspecting",
     "simulating",
     "training",
+    "pretraining",
     "comparing",
     "exporting",
     "importing",

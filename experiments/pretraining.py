@@ -1,0 +1,78 @@
+"""Pretraining with a record on disk that survives being stopped, and placing by what came out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from placer import files
+from placer.errors import UsageError
+from placer.placement import Placement
+from placer.problem import Problem, SearchResult
+
+if TYPE_CHECKING:
+    from policies.pretrained import PretrainedPolicy
+    from policies.pretraining import Pretrainer, Row
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+def card_path(checkpoint: Path) -> Path:
+    """Where the card of a checkpoint is written: beside it."""
+    return checkpoint.with_suffix(".card.json")
+
+
+def check_out(checkpoint: Path, *, resume: bool) -> None:
+    """Checks where a checkpoint is to be written.
+
+    Raises:
+        UsageError: Not a file of this format, or one that is there already.
+    """
+    if checkpoint.suffix != ".npz":
+        raise UsageError(f"--out {checkpoint}: expected a name that ends in .npz")
+    if checkpoint.exists() and not resume:
+        raise UsageError(
+            f"{checkpoint}: there already; give another --out, or --resume to go on with it"
+        )
+
+
+def pretrain(pretrainer: Pretrainer, out: Path, on_row: Callable[[Row], None]) -> PretrainedPolicy:
+    """Takes all steps that are left, then says how good the policy is on held-out problems.
+
+    Args:
+        pretrainer: Where to go on.
+        out: The checkpoint; written every now and then, and at the end with its card beside it.
+        on_row: Called after each step.
+
+    Raises:
+        PlacerError: A file cannot be written.
+    """
+    from policies.pretraining import evaluate_held_out
+
+    written = time.monotonic()
+    while not pretrainer.done:
+        on_row(pretrainer.step())
+        if time.monotonic() - written > SECONDS_BETWEEN_CHECKPOINTS:
+            pretrainer.save(out)
+            written = time.monotonic()
+    held_out = evaluate_held_out(pretrainer.policy())
+    pretrainer.save(out, held_out)
+    policy = pretrainer.policy(held_out)
+    content = json.dumps(policy.card, indent=2, allow_nan=False) + "\n"
+    files.write_bytes(card_path(out), content.encode())
+    return policy
+
+
+def placement(problem: Problem, found: SearchResult) -> Placement:
+    """The best choices that a pretrained policy found as a placement of the graph's ops."""
+    return Placement(
+        problem.graph,
+        problem.cluster,
+        problem.expand(found.choices),
+        order=problem.order,
+        step_time=found.step_time_seconds,
+        found_by=found.method,
+    )

@@ -1,0 +1,81 @@
+"""``placer pretrain`` and ``placer place``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from placer.cluster import Cluster
+from placer.graph import OpGraph
+from placer.placement import Placement
+from placer.simulator import Simulator
+from policies import pretraining
+
+ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
+
+
+@pytest.fixture(autouse=True)
+def _few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "NUM_HELD_OUT", 2)
+
+
+def test_pretrain_then_place(placer, folder: Path) -> None:
+    """A checkpoint and its card; going on takes the steps that are left; placing needs no more."""
+    command = ["pretrain", "--out", "p.npz", *ON_TINY, "--steps", "2", "--json"]
+    result = placer(*command)
+    assert result.exit_code == 0, result.stderr
+    card = json.loads(result.stdout)
+    assert card == json.loads(Path("p.card.json").read_text())
+    assert card["steps_taken"] == 2
+    assert card["problems"][0]["graph"] == "chains"
+    assert card["held_out"]["problems"] == 2
+    written = Path("p.npz").read_bytes()
+    result = placer(*command, "--resume")
+    assert json.loads(result.stdout) == card
+    assert Path("p.npz").read_bytes() == written
+
+    place = ["place", "--policy", "p.npz", *ON_TINY, "--evaluations", "4"]
+    result = placer(*place, "--out", "placement.json", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    graph, cluster = OpGraph.load("g.json"), Cluster.load("c.toml")
+    placed = Placement.load("placement.json", graph, cluster)
+    assert found["evaluations"] == 4
+    assert Simulator(graph, cluster).step_time(placed.devices) == found["step_time_seconds"]
+    text = placer(*place).stdout
+    assert "chains on pair: step time" in text
+    assert "the best of 4 placements" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["pretrain", "--out", "p.txt"], "--out p.txt: expected a name that ends in .npz"),
+        (["pretrain", "--out", "there.npz"], "there.npz: there already"),
+        (
+            ["pretrain", "--out", "p.npz", "--workload", "rnnlm"],
+            "graphs and clusters come together: give both, or neither",
+        ),
+        (
+            ["pretrain", "--out", "there.npz", "--resume"],
+            "there.npz: not a checkpoint; expected an .npz file of arrays",
+        ),
+        (
+            ["place", "--policy", "there.npz", *ON_TINY],
+            "there.npz: not a checkpoint; expected an .npz file of arrays",
+        ),
+        (["place", "--policy", "none.npz", *ON_TINY], "none.npz: no such file"),
+        (["place", "--policy", "there.npz", "--cluster", "c.toml"], "give either --graph or"),
+    ],
+)
+def test_bad_input(placer, folder: Path, arguments: list[str], line: str) -> None:
+    """One clear line, exit code 2, and nothing is written."""
+    Path("there.npz").write_text("no checkpoint")
+    before = sorted(folder.rglob("*"))
+    result = placer(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {line}")
+    assert len(result.stderr.splitlines()) == 1
+    assert sorted(folder.rglob("*")) == before

@@ -1,0 +1,181 @@
+"""Pretraining: the same again from a seed, wherever it was stopped; and what a file must be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from placer.errors import FormatError, InfeasibleError, UsageError
+from placer.problem import Problem
+from policies import checkpoint, pretraining
+from policies.pretrained import PretrainedPolicy
+from policies.pretraining import Pretrainer, Row
+from policies.reinforce import Trainer
+from tests.experiments.builders import cluster, graph
+from tests.toys import all_choices, make_toy
+
+TOY = make_toy(6, 3)
+
+
+@pytest.fixture(scope="module")
+def given() -> Problem:
+    return Problem.build(graph(), cluster())
+
+
+@pytest.fixture(scope="module")
+def saved(given: Problem, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row]]:
+    """A checkpoint after two of four steps, and the rows of all four."""
+    path = tmp_path_factory.mktemp("policy") / "p.npz"
+    pretrainer = Pretrainer(steps=4, seed=3, problems=[given])
+    rows = [pretrainer.step(), pretrainer.step()]
+    pretrainer.save(path)
+    rows += [pretrainer.step(), pretrainer.step()]
+    pretrainer.save(path.with_name("end.npz"))
+    return path, rows
+
+
+def test_what_was_stopped_goes_on_the_same(
+    saved: tuple[Path, list[Row]], given: Problem, tmp_path: Path
+) -> None:
+    """Rows and, at the end, every byte of the checkpoint."""
+    path, rows = saved
+    assert [row.step for row in rows] == [1, 2, 3, 4]
+    assert rows[1].graph == given.graph.name
+    assert rows[0].graph != given.graph.name
+    again = Pretrainer(steps=4, seed=3, problems=[given])
+    again.restore(path)
+    assert [again.step(), again.step()] == rows[2:]
+    assert again.done
+    again.save(tmp_path / "end.npz")
+    assert (tmp_path / "end.npz").read_bytes() == path.with_name("end.npz").read_bytes()
+
+
+def test_only_its_own_pretraining_goes_on(saved: tuple[Path, list[Row]], given: Problem) -> None:
+    for other in (
+        Pretrainer(steps=5, seed=3, problems=[given]),
+        Pretrainer(steps=4, seed=4, problems=[given]),
+        Pretrainer(steps=4, seed=3),
+    ):
+        with pytest.raises(FormatError, match="asked for"):
+            other.restore(saved[0])
+
+
+@pytest.mark.parametrize(("steps", "seed"), [(0, 0), (1, -1)])
+def test_arguments_outside_their_range(steps: int, seed: int) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        Pretrainer(steps=steps, seed=seed)
+
+
+def test_the_card_says_what_it_was_trained_on(
+    saved: tuple[Path, list[Row]], given: Problem
+) -> None:
+    card = PretrainedPolicy.load(saved[0]).card
+    assert card["steps_taken"] == 2
+    assert card["steps"] == 4
+    assert card["seed"] == 3
+    assert card["evaluations"] == saved[1][1].evaluations
+    assert card["problems"][0]["graph_fingerprint"] == given.graph.fingerprint
+    assert card["versions"]["numpy"] == np.__version__
+    assert json.dumps(card)
+
+
+def test_a_loaded_policy_places_what_it_has_never_seen(saved: tuple[Path, list[Row]]) -> None:
+    """First the likeliest choices, within the budget, and again the same from the same seed."""
+    policy = PretrainedPolicy.load(saved[0])
+    found = policy.search(TOY, evaluations=20, seed=1)
+    assert found.evaluations == 20 == len(found.best_so_far)
+    assert TOY.evaluate(found.choices[None]).step_time_seconds[0] == found.step_time_seconds
+    assert found.best_so_far[-1] == found.step_time_seconds
+    alone = policy.search(TOY, evaluations=1, seed=2)
+    assert alone.step_time_seconds == found.best_so_far[0]
+    again = policy.search(TOY, evaluations=20, seed=1)
+    assert np.array_equal(again.best_so_far, found.best_so_far)
+
+
+def test_the_first_policy_is_a_list_scheduler() -> None:
+    """Untrained it is better than nearly all placements there are, on every toy."""
+    rng = np.random.default_rng(0)
+    weights = pretraining.first_weights(rng)
+    policy = PretrainedPolicy(weights, {"hidden": pretraining.HIDDEN})
+    for seed in range(3):
+        toy = make_toy(6, 3, seed=seed)
+        seconds = toy.evaluate(all_choices(toy)).step_time_seconds
+        found = policy.search(toy, evaluations=1, seed=0)
+        assert (seconds < found.step_time_seconds).mean() < 0.05
+
+
+def test_nothing_that_fits() -> None:
+    """Where no placement has the memory, the error says so."""
+    weights = pretraining.first_weights(np.random.default_rng(0))
+    policy = PretrainedPolicy(weights, {"hidden": pretraining.HIDDEN})
+    tight = make_toy(6, 3, memory_bytes=1.1e6)
+    with pytest.raises(InfeasibleError, match="none of 2 placements tried by zero_shot"):
+        policy.search(tight, evaluations=2, seed=0)
+    with pytest.raises(InfeasibleError, match="none of 2 placements tried by zero_shot"):
+        policy.fine_tune(tight, evaluations=2, seed=0)
+
+
+def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
+    """Placing first, then training from the best; the budget is kept, and so is the best."""
+    policy = PretrainedPolicy.load(saved[0])
+    zero_shot = policy.search(TOY, evaluations=16, seed=1)
+    told: list[int] = []
+    found = policy.fine_tune(
+        TOY, evaluations=100, seed=1, on_progress=lambda now: told.append(now.evaluations)
+    )
+    assert found.evaluations == 100 == len(found.best_so_far) == len(found.seconds_so_far)
+    assert told[-1] == 100
+    assert np.array_equal(found.best_so_far[:16], zero_shot.best_so_far)
+    assert (np.diff(found.seconds_so_far) >= 0).all()
+    assert TOY.evaluate(found.choices[None]).step_time_seconds[0] == found.step_time_seconds
+    assert found.step_time_seconds == found.best_so_far[-1]
+    optimum = TOY.evaluate(all_choices(TOY)).step_time_seconds.min()
+    assert found.step_time_seconds == optimum
+
+
+def test_a_start_is_tried_and_a_small_budget_is_kept(saved: tuple[Path, list[Row]]) -> None:
+    policy = PretrainedPolicy.load(saved[0])
+    times = TOY.evaluate(all_choices(TOY)).step_time_seconds
+    start = all_choices(TOY)[times.argmin()]
+    for evaluations in (2, 16, 20):
+        found = policy.fine_tune(TOY, evaluations=evaluations, seed=0, start=start)
+        assert found.evaluations == evaluations
+        assert found.step_time_seconds == times.min()
+
+
+def test_a_trainer_begins_with_the_policy(saved: tuple[Path, list[Row]], tmp_path: Path) -> None:
+    """Its first batch is sampled from the policy, and it goes on where it was stopped."""
+    policy = PretrainedPolicy.load(saved[0])
+    trainer = policy.trainer(TOY, evaluations=40, seed=2)
+    for name, weight in policy.weights.items():
+        assert np.array_equal(trainer.state.weights[name], weight)
+    trainer.step()
+    trainer.save(tmp_path / "t.npz")
+    again = Trainer.restore(tmp_path / "t.npz", TOY)
+    assert np.array_equal(again.run().best_so_far, trainer.run().best_so_far)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays, facts: facts.update(kind="training"), "not of a pretrained policy"),
+        (lambda arrays, facts: facts.update(features={}), "other features"),
+        (lambda arrays, facts: facts["card"].update(hidden=-1), "hidden is -1"),
+        (lambda arrays, facts: facts["card"].update(hidden=7), "expected float32"),
+        (lambda arrays, facts: arrays.pop("weights/output"), "lacks weight 'output'"),
+        (lambda arrays, facts: arrays.update({"weights/x": np.ones(1)}), "unknown weight 'x'"),
+        (lambda arrays, facts: arrays["weights/pair_bias"].fill(np.nan), "not finite"),
+    ],
+)
+def test_files_that_are_no_policy(
+    saved: tuple[Path, list[Row]], tmp_path: Path, change, message: str
+) -> None:
+    arrays, facts = checkpoint.load(saved[0])
+    change(arrays, facts)
+    facts.pop("format")
+    checkpoint.save(tmp_path / "bad.npz", arrays, facts)
+    with pytest.raises(FormatError, match=message):
+        PretrainedPolicy.load(tmp_path / "bad.npz")
