@@ -21,6 +21,9 @@ class TrainingConfig:
         batch_size: Placements evaluated per step.
         move_share: Part of each batch that is not sampled from the policy, but made of moves of few
             op groups, one after another; each decision that a move changes gets the credit.
+        epochs: Steps of gradient descent on each batch. With more than one, the loss is PPO's.
+        clip_ratio: How far a step may take the probability of a decision from what it was when
+            the batch was sampled, as a ratio; more teaches nothing. For more than one epoch.
         learning_rate: Of Adam.
         group_bias_rate: How much faster the bias that each op group has for itself learns. 0: that
             bias stays zero.
@@ -47,6 +50,8 @@ class TrainingConfig:
     hidden: int = 64
     batch_size: int = 64
     move_share: float = 0.9375
+    epochs: int = 1
+    clip_ratio: float = 0.2
     learning_rate: float = 3e-3
     group_bias_rate: float = 10.0
     gradient_clip: float = 1.0
@@ -62,7 +67,14 @@ class TrainingConfig:
     final_entropy_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "batch_size", "learning_rate", "gradient_clip"):
+        for name in (
+            "hidden",
+            "batch_size",
+            "epochs",
+            "clip_ratio",
+            "learning_rate",
+            "gradient_clip",
+        ):
             self._check(name, getattr(self, name) > 0, "more than 0")
         for name in (
             "group_bias_rate",
@@ -102,9 +114,12 @@ COLOCRL = TrainingConfig(
     num_elites=0,
     entropy_coef=0.0,
 )
+PPO = TrainingConfig(
+    name="ppo", method="ppo", batch_size=16, move_share=0.0, epochs=4, num_elites=0
+)
 MODERN = TrainingConfig(name="modern")
 
-PRESETS = {config.name: config for config in (MODERN, COLOCRL)}
+PRESETS = {config.name: config for config in (MODERN, COLOCRL, PPO)}
 
 
 def preset(name: str) -> TrainingConfig:

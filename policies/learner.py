@@ -59,6 +59,7 @@ class Hyperparameters(NamedTuple):
     group_bias_rate: float
     gradient_clip: float
     entropy_coef: float
+    clip_ratio: float = 0.0
 
 
 class Update(NamedTuple):
@@ -66,7 +67,8 @@ class Update(NamedTuple):
 
     Attributes:
         loss: ``policy_loss - entropy_coef * entropy_bonus``.
-        policy_loss: As :func:`policies.losses.policy_loss`.
+        policy_loss: As :func:`policies.losses.policy_loss` or, where log-probabilities of before
+            were given, :func:`policies.losses.clipped_surrogate`.
         entropy_bonus: Mean entropy of a decision, in nats.
         gradient_norm: Before clipping.
         skipped: True if loss or gradient were not finite; then the state is as before.
@@ -87,6 +89,8 @@ def loss_and_gradient(
     coefficients: Tensor,
     num_sampled: int,
     entropy_coef: Tensor,
+    old_log_probs: Tensor | None = None,
+    clip_ratio: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Weights]:
     """The loss on given choices, and its gradient.
 
@@ -98,6 +102,9 @@ def loss_and_gradient(
         coefficients: As :func:`policies.losses.policy_loss`, ``[rows, num_groups]``.
         num_sampled: The first so many rows were sampled from the policy; the entropy is theirs.
         entropy_coef: Weight of the entropy bonus.
+        old_log_probs: As :func:`policies.losses.clipped_surrogate`, ``[rows, num_groups]``; None
+            for the loss of REINFORCE.
+        clip_ratio: As :func:`policies.losses.clipped_surrogate`.
 
     Returns:
         Loss, policy loss, entropy bonus, gradient by weight.
@@ -105,7 +112,12 @@ def loss_and_gradient(
     with tf.GradientTape() as tape:
         tape.watch(weights)
         scores = score(network, weights, inputs, choices)
-        policy_loss = losses.policy_loss(scores.log_probs, coefficients)
+        if old_log_probs is None:
+            policy_loss = losses.policy_loss(scores.log_probs, coefficients)
+        else:
+            policy_loss = losses.clipped_surrogate(
+                scores.log_probs, old_log_probs, coefficients, clip_ratio
+            )
         entropy_bonus = tf.reduce_mean(scores.entropies[:num_sampled])
         loss = policy_loss - entropy_coef * entropy_bonus
     return loss, policy_loss, entropy_bonus, tape.gradient(loss, weights)
@@ -119,6 +131,7 @@ def _update(
     coefficients: Tensor,
     num_sampled: int,
     hyperparameters: Hyperparameters,
+    old_log_probs: Tensor | None,
 ) -> tuple[LearnerState, Update]:
     loss, policy_loss, entropy_bonus, gradients = loss_and_gradient(
         network,
@@ -128,6 +141,8 @@ def _update(
         coefficients,
         num_sampled,
         hyperparameters.entropy_coef,
+        old_log_probs,
+        hyperparameters.clip_ratio,
     )
     gradients, norm = losses.clip_by_norm(gradients, hyperparameters.gradient_clip)
     good = tf.math.is_finite(loss) & tf.math.is_finite(norm)
@@ -186,6 +201,7 @@ def update(
     coefficients: NDArray[np.floating[Any]],
     num_sampled: int,
     hyperparameters: Hyperparameters,
+    old_log_probs: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[LearnerState, Update]:
     """Takes one step of gradient descent on the loss, compiled, on the CPU.
 
@@ -197,6 +213,7 @@ def update(
         coefficients: As :func:`loss_and_gradient`.
         num_sampled: As :func:`loss_and_gradient`.
         hyperparameters: Of this step.
+        old_log_probs: As :func:`loss_and_gradient`.
 
     Returns:
         The state after the step, and what the step did.
@@ -211,5 +228,6 @@ def update(
             tf.constant(coefficients, dtype),
             num_sampled,
             Hyperparameters(*(tf.constant(value, dtype) for value in hyperparameters)),
+            None if old_log_probs is None else tf.constant(old_log_probs, dtype),
         )
     return result

@@ -63,12 +63,31 @@ def policy_loss(log_probs: Tensor, coefficients: Tensor) -> Tensor:
         coefficients: Credit of each decision over the number of samples, ``[rows, num_groups]``;
             constants.
     """
-    if log_probs.shape != coefficients.shape:
-        raise ValueError(
-            f"log_probs have shape {tuple(log_probs.shape)}; "
-            f"coefficients have shape {tuple(coefficients.shape)}"
-        )
+    _check_shapes(log_probs=log_probs, coefficients=coefficients)
     return -tf.reduce_sum(tf.stop_gradient(coefficients) * log_probs)
+
+
+def clipped_surrogate(
+    log_probs: Tensor, old_log_probs: Tensor, coefficients: Tensor, clip_ratio: Tensor
+) -> Tensor:
+    """The loss of PPO, by which a batch can teach more than once.
+
+    Schulman et al. (2017, arXiv 1707.06347), equation 7, with a ratio for each decision. While the
+    policy is the one that sampled, the gradient is that of :func:`policy_loss`. A decision whose
+    probability went the way its coefficient points until the ratio of new to old is beyond
+    ``1 ± clip_ratio`` has no gradient any more.
+
+    Args:
+        log_probs: Log-probability of each decision, ``[rows, num_groups]``.
+        old_log_probs: The same when the batch was sampled, ``[rows, num_groups]``; constants.
+        coefficients: As :func:`policy_loss`, ``[rows, num_groups]``.
+        clip_ratio: How far a ratio of probabilities may go from 1.
+    """
+    _check_shapes(log_probs=log_probs, old_log_probs=old_log_probs, coefficients=coefficients)
+    coefficients = tf.stop_gradient(coefficients)
+    ratios = tf.exp(log_probs - tf.stop_gradient(old_log_probs))
+    clipped = tf.clip_by_value(ratios, 1 - clip_ratio, 1 + clip_ratio)
+    return -tf.reduce_sum(tf.minimum(ratios * coefficients, clipped * coefficients))
 
 
 def clip_by_norm(gradients: dict[str, Tensor], limit: float) -> tuple[dict[str, Tensor], Tensor]:
@@ -109,3 +128,9 @@ def _check_ranks(*vectors: Floats) -> None:
     for vector in vectors:
         if len(vector.shape) != 1:
             raise ValueError(f"expected a vector, got shape {tuple(vector.shape)}")
+
+
+def _check_shapes(**tensors: Tensor) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError("; ".join(f"{name} have shape {shape}" for name, shape in shapes.items()))

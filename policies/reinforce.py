@@ -20,7 +20,7 @@ from envs.rewards import GradedReward, Reward, SqrtReward
 from placer.errors import FormatError, InfeasibleError, UsageError
 from placer.problem import Problem, Progress, SearchResult
 from policies import checkpoint, learner, losses, metrics
-from policies.config import COLOCRL, MODERN, TrainingConfig
+from policies.config import COLOCRL, MODERN, PPO, TrainingConfig
 from policies.elites import Elites
 from policies.learner import Hyperparameters, LearnerState
 from policies.metrics import Metrics
@@ -195,21 +195,25 @@ class Trainer:
         if config.num_elites and len(self.elites):
             share = config.elite_advantage / len(self.elites)
             batch.add(self.elites.choices, np.full(len(self.elites), share))
-        self.state, update = learner.update(
-            self.network,
-            self.state,
-            self.inputs,
-            batch.choices,
-            batch.coefficients,
-            len(sampled),
-            Hyperparameters(
-                config.learning_rate,
-                config.group_bias_rate,
-                config.gradient_clip,
-                self._entropy_coef(),
-            ),
-        )
-        self.num_skipped_updates += bool(update.skipped)
+        old_log_probs = self._log_probs(batch.choices) if config.epochs > 1 else None
+        for _ in range(config.epochs):
+            self.state, update = learner.update(
+                self.network,
+                self.state,
+                self.inputs,
+                batch.choices,
+                batch.coefficients,
+                len(sampled),
+                Hyperparameters(
+                    config.learning_rate,
+                    config.group_bias_rate,
+                    config.gradient_clip,
+                    self._entropy_coef(),
+                    config.clip_ratio,
+                ),
+                old_log_probs,
+            )
+            self.num_skipped_updates += bool(update.skipped)
 
         # log
         before = self.rows[-1] if self.rows else None
@@ -436,6 +440,11 @@ class Trainer:
         best = beginnings.pop()
         self.walk.begin(sampled[best], float(rewards[best]))
 
+    def _log_probs(self, choices: NDArray[np.int32]) -> NDArray[np.float32]:
+        """What the policy says of each decision, ``[rows, num_groups]``."""
+        decisions = learner.decisions(self.network, self.state.weights, self.inputs, choices)
+        return np.take_along_axis(decisions, choices[:, :, None], axis=2)[:, :, 0]
+
     def _evaluate(
         self, choices: NDArray[np.int32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -536,4 +545,25 @@ def search_colocrl(
         start=start,
         on_progress=on_progress,
         config=COLOCRL,
+    )
+
+
+def search_ppo(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    seconds: float | None = None,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """:func:`search` by PPO instead of REINFORCE."""
+    return search(
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        seconds=seconds,
+        start=start,
+        on_progress=on_progress,
+        config=PPO,
     )
