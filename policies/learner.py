@@ -63,13 +63,14 @@ class Hyperparameters(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one step did; scalars.
+    """What one step did; scalars, but for the entropies.
 
     Attributes:
         loss: ``policy_loss - entropy_coef * entropy_bonus``.
         policy_loss: As :func:`policies.losses.policy_loss` or, where log-probabilities of before
             were given, :func:`policies.losses.clipped_surrogate`.
         entropy_bonus: Mean entropy of a decision, in nats.
+        entropies: Of the decision of each op group, mean over the samples, ``[num_groups]``.
         gradient_norm: Before clipping.
         skipped: True if loss or gradient were not finite; then the state is as before.
     """
@@ -77,6 +78,7 @@ class Update(NamedTuple):
     loss: Tensor
     policy_loss: Tensor
     entropy_bonus: Tensor
+    entropies: Tensor
     gradient_norm: Tensor
     skipped: Tensor
 
@@ -107,7 +109,7 @@ def loss_and_gradient(
         clip_ratio: As :func:`policies.losses.clipped_surrogate`.
 
     Returns:
-        Loss, policy loss, entropy bonus, gradient by weight.
+        Loss, policy loss, entropies by op group, gradient by weight.
     """
     with tf.GradientTape() as tape:
         tape.watch(weights)
@@ -118,9 +120,9 @@ def loss_and_gradient(
             policy_loss = losses.clipped_surrogate(
                 scores.log_probs, old_log_probs, coefficients, clip_ratio
             )
-        entropy_bonus = tf.reduce_mean(scores.entropies[:num_sampled])
-        loss = policy_loss - entropy_coef * entropy_bonus
-    return loss, policy_loss, entropy_bonus, tape.gradient(loss, weights)
+        entropies = tf.reduce_mean(scores.entropies[:num_sampled], axis=0)
+        loss = policy_loss - entropy_coef * tf.reduce_mean(entropies)
+    return loss, policy_loss, entropies, tape.gradient(loss, weights)
 
 
 def _update(
@@ -133,7 +135,7 @@ def _update(
     hyperparameters: Hyperparameters,
     old_log_probs: Tensor | None,
 ) -> tuple[LearnerState, Update]:
-    loss, policy_loss, entropy_bonus, gradients = loss_and_gradient(
+    loss, policy_loss, entropies, gradients = loss_and_gradient(
         network,
         state.weights,
         inputs,
@@ -159,7 +161,7 @@ def _update(
         first[name] = tf.where(good, mean, state.first[name])
         second[name] = tf.where(good, square, state.second[name])
     new = LearnerState(weights, first, second, tf.where(good, count, state.count))
-    return new, Update(loss, policy_loss, entropy_bonus, norm, ~good)
+    return new, Update(loss, policy_loss, tf.reduce_mean(entropies), entropies, norm, ~good)
 
 
 def _sample(network: Network, weights: Weights, inputs: Any, noise: Tensor) -> Samples:

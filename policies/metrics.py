@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,23 @@ class Metrics:
     num_skipped_updates: int
     wall_seconds: float
     wall_evaluation_seconds: float
+
+
+class Batch(NamedTuple):
+    """What the last batch looked like beyond its row; for pictures.
+
+    Attributes:
+        step_time_seconds: Of samples and moves, infinite where infeasible, ``[num_rows]``.
+        advantages: What the rewards of the samples were turned into, ``[num_samples]``.
+        credits: Of the decisions that moves changed, ``[num_decisions]``.
+        entropies: Of the decision of each op group, in nats, mean over the samples,
+            ``[num_groups]``.
+    """
+
+    step_time_seconds: NDArray[np.float64]
+    advantages: NDArray[np.float64]
+    credits: NDArray[np.float64]
+    entropies: NDArray[np.float32]
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Metrics))

@@ -43,7 +43,7 @@ class Scores(NamedTuple):
 
     Attributes:
         log_probs: Log-probability of each decision, ``[batch, num_groups]``.
-        entropies: Mean over the op groups of the entropy of the decision, in nats, ``[batch]``.
+        entropies: Of each decision, in nats, ``[batch, num_groups]``.
     """
 
     log_probs: Tensor
@@ -98,5 +98,5 @@ def score(network: Network, weights: Weights, inputs: Any, choices: Tensor) -> S
     """
     log_probs = network.decisions(weights, inputs, choices)
     chosen = tf.one_hot(choices, log_probs.shape[-1], dtype=log_probs.dtype)
-    entropies = -tf.reduce_mean(tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2), axis=1)
+    entropies = -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2)
     return Scores(tf.reduce_sum(chosen * log_probs, axis=2), entropies)

@@ -23,7 +23,7 @@ from policies import checkpoint, learner, losses, metrics
 from policies.config import COLOCRL, MODERN, PPO, TrainingConfig
 from policies.elites import Elites
 from policies.learner import Hyperparameters, LearnerState
-from policies.metrics import Metrics
+from policies.metrics import Batch, Metrics
 from policies.networks import load_network
 from policies.prior import prior_logits
 from policies.walk import Walk
@@ -125,6 +125,7 @@ class Trainer:
         self.infeasible_because = ""
         self._evaluation_seconds = 0.0
         self.rows: list[Metrics] = []
+        self.batch: Batch | None = None  # the last one
 
     @property
     def done(self) -> bool:
@@ -174,9 +175,10 @@ class Trainer:
         if config.baseline == "moving_average":
             baseline = self.baseline  # of earlier batches only
             advantages = rewards - baseline
-            if learned.any():
+            counted = learned & np.isfinite(rewards)
+            if counted.any():
                 decay = config.baseline_decay
-                self.baseline = losses.moving_average(baseline, rewards[learned], decay)
+                self.baseline = losses.moving_average(baseline, rewards[counted], decay)
         else:
             baseline = float(rewards.mean())
             advantages = losses.normalised_advantages(rewards, feasible)
@@ -233,6 +235,12 @@ class Trainer:
             num_skipped_updates=self.num_skipped_updates,
             wall_seconds=(before.wall_seconds if before else 0.0) + time.perf_counter() - began,
             wall_evaluation_seconds=self._evaluation_seconds,
+        )
+        self.batch = Batch(
+            step_time_seconds=np.concatenate([seconds, tried.seconds]),
+            advantages=advantages,
+            credits=tried.credits[tried.credits != 0],
+            entropies=np.asarray(update.entropies),
         )
         self.rows.append(row)
         return row
