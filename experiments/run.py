@@ -6,7 +6,7 @@
 ``graph.json.gz``     the graph, ``cluster.toml`` the cluster: a run needs no other file
 ``heuristics.csv``    the step time of each heuristic
 ``metrics.csv``       one row per batch; the first is the heuristics
-``events/``           the same for TensorBoard
+``events/``           the same for TensorBoard, and what batches looked like
 ``checkpoint.npz``    the state of the training
 ``placement.json``    the best placement
 ``simulated/``        where step times are measured: the run on the simulator before
@@ -22,7 +22,6 @@ import io
 import math
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +31,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.events import Events, Histograms, MetricsRow
 from experiments.measuring import MeasuringConfig
 from placer import files
 from placer.cluster import Cluster
@@ -41,8 +41,6 @@ from placer.placement import Order, Placement
 from policies.metrics import COLUMNS
 
 if TYPE_CHECKING:
-    from tensorboard.summary import Writer
-
     from placer.heuristics import HeuristicResult
 
 _HEURISTICS = ("name", "step_time_seconds", "reward", "feasible", "infeasible_because")
@@ -56,9 +54,25 @@ _VERSIONS_OF = (
     "networkx",
     "pymetis",
 )
+_NAMES = {
+    "run": "",
+    "config": "config.toml",
+    "manifest": "manifest.json",
+    "graph": "graph.json.gz",
+    "cluster": "cluster.toml",
+    "heuristics": "heuristics.csv",
+    "metrics": "metrics.csv",
+    "events": "events",
+    "checkpoint": "checkpoint.npz",
+    "placement": "placement.json",
+    "simulated": "simulated",
+    "measurements": "measurements.jsonl",
+    "result": "result.json",
+}
+_CREATED = ("manifest.json", "graph.json.gz", "cluster.toml", "config.toml")
 
-MetricsRow = Mapping[str, float]
-"""A row of ``metrics.csv``: some of :data:`policies.metrics.COLUMNS` by name."""
+EndedBy = Literal["evaluations", "plateau", "seconds", "search"]
+"""What ended a run: a budget, no progress, or a search that had nothing left to try."""
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -74,6 +88,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         seed: All randomness comes from it.
         order: Which ready op a device starts first.
         groups: At most so many op groups; None for the grouping's own choice.
+        seconds: A second budget: wall-clock seconds of heuristics and training in all sessions.
+        plateau: After how many evaluations that brought nothing better the run ends.
         training: Settings of the strategy by name, if it has any.
         measuring: What is measured and how, where step times are not simulated.
     """
@@ -90,6 +106,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     seed: int
     order: Order = "fifo"
     groups: int | None = None
+    seconds: float | None = None
+    plateau: int | None = None
     training: dict[str, bool | int | float | str] = {}
     measuring: MeasuringConfig | None = None
 
@@ -103,11 +121,41 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             if getattr(self, name) != value:
                 what = name.removesuffix("_fingerprint")
                 began = getattr(self, what)
+                started = f"without {what}" if began is None else f"with {what} {began!r}"
                 got = f"another {what}" if name != what else repr(value)
                 raise UsageError(
-                    f"the run was started with {what} {began!r}; got {got}; "
+                    f"the run was started {started}; got {got}; "
                     "leave it out to resume, or give another --out"
                 )
+
+
+class HeuristicRow(msgspec.Struct, frozen=True):
+    """What came out of a heuristic; what is not feasible has no step time."""
+
+    name: str
+    step_time_seconds: float | None
+    feasible: bool
+    infeasible_because: str | None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """The figures of a run that came to its end, ``placer train --json``; see ``docs/cli.md``."""
+
+    workload: str
+    cluster: str
+    strategy: str
+    order: Order
+    seed: int
+    best_step_time_seconds: float
+    found_by: str
+    learned_step_time_seconds: float | None
+    nothing_learned_because: str | None
+    speedup_over: dict[str, float | None]
+    heuristics: list[HeuristicRow]
+    evaluations: int
+    seconds: float
+    ended_by: EndedBy
+    paths: dict[str, str]
 
 
 class RunFolder:
@@ -119,7 +167,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._events: Writer | None = None
+        self._events: Events | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -153,35 +201,28 @@ class RunFolder:
 
     def paths(self) -> dict[str, str]:
         """What has been written, by what it is."""
-        names = {
-            "run": "",
-            "config": "config.toml",
-            "manifest": "manifest.json",
-            "graph": "graph.json.gz",
-            "cluster": "cluster.toml",
-            "heuristics": "heuristics.csv",
-            "metrics": "metrics.csv",
-            "events": "events",
-            "checkpoint": "checkpoint.npz",
-            "placement": "placement.json",
-            "simulated": "simulated",
-            "measurements": "measurements.jsonl",
-            "result": "result.json",
-        }
         return {
             what: str(self.path / name)
-            for what, name in names.items()
+            for what, name in _NAMES.items()
             if (self.path / name).exists() or what == "result"
         }
 
+    def tidy(self) -> None:
+        """Removes files that were being written when a run was killed."""
+        for name in filter(None, _NAMES.values()):
+            for path in self.path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
     def is_empty(self) -> bool:
-        """Whether there is nothing yet.
+        """Whether there is nothing yet, or only what a kill left of :meth:`create`.
 
         Raises:
             UsageError: It is no folder.
         """
         if self.path.is_dir():
-            return not any(self.path.iterdir())
+            aside = tuple(f".{name}." for name in _CREATED)
+            names = [path.name for path in self.path.iterdir()]
+            return all(name in _CREATED[:-1] or name.startswith(aside) for name in names)
         if self.path.exists():
             raise UsageError(f"{self.path}: a file; expected a folder for the run")
         return True
@@ -270,23 +311,18 @@ class RunFolder:
         return [dict(zip(header, row, strict=True)) for row in rows[1:]]
 
     def start_metrics(self, rows: Sequence[MetricsRow]) -> None:
-        """Begins the metrics with these rows, and drops all that was there.
+        """Begins the metrics with these rows, and drops all others that were there.
 
         Raises:
             PlacerError: The folder cannot be written.
         """
-        from tensorboard.summary import Writer
-
         content = _csv([COLUMNS, *(_cells(row) for row in rows)])
         files.write_bytes(self.path / "metrics.csv", content)
         self.close()
-        shutil.rmtree(self.path / "events", ignore_errors=True)
-        self._events = Writer(str(self.path / "events"))
-        for row in rows:
-            self._add_events(row)
+        self._events = Events(self.path / "events", rows)
 
-    def append_metrics(self, row: MetricsRow) -> None:
-        """Adds a row, with the system when this returns.
+    def append_metrics(self, row: MetricsRow, histograms: Histograms | None = None) -> None:
+        """Adds a row, with the system when this returns; histograms are for TensorBoard.
 
         Raises:
             PlacerError: The folder cannot be written.
@@ -297,27 +333,40 @@ class RunFolder:
                 file.write(_csv([_cells(row)]))
         except OSError as error:
             raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
-        self._add_events(row)
-
-    def _add_events(self, row: MetricsRow) -> None:
         if self._events is None:
             raise AssertionError("start_metrics() comes first")
-        for name, value in row.items():
-            if name != "evaluations" and math.isfinite(value):
-                self._events.add_scalar(name, value, int(row["evaluations"]))
+        self._events.add(row, histograms or {})
 
     def write_placement(self, placement: Placement) -> None:
         """Writes the best placement."""
         placement.save(self.placement)
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: RunResult) -> None:
         """Writes the figures of the finished run, and closes the events."""
         self.close()
         content = msgspec.json.format(msgspec.json.encode(result), indent=2)
         files.write_bytes(self.path / "result.json", content + b"\n")
 
-    def close(self) -> None:
+    def read_result(self) -> RunResult:
+        """The figures of the finished run, with the paths as they are now.
+
+        Raises:
+            FormatError: The file is missing or holds something else.
+        """
+        path = self.path / "result.json"
+        try:
+            result = msgspec.json.decode(files.read_bytes(path), type=RunResult)
+        except msgspec.DecodeError as error:
+            raise FormatError(f"{path}: {error}") from None
+        return msgspec.structs.replace(result, paths=self.paths())
+
+    def flush(self) -> None:
         """Brings all events to disk."""
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Brings all events to disk; no more will come."""
         if self._events is not None:
             self._events.close()
             self._events = None

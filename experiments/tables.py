@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from experiments.comparison import MethodSummary
-    from experiments.training import TrainingResult
+    from experiments.run import RunConfig, RunResult
 
 
 def format_seconds(seconds: float) -> str:
@@ -50,23 +50,17 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     return table
 
 
-def training_table(result: TrainingResult) -> Table:
+def training_table(result: RunResult) -> Table:
     """Every heuristic and what was learned, and how much faster the best placement is."""
-    from experiments.training import count_evaluations
-
-    solution, config = result.solution, result.config
-    best = solution.step_time_seconds
+    best = result.best_step_time_seconds
     rows: list[tuple[str, float | None, str | None]] = [
-        (row.name, row.step_time_seconds if row.feasible else None, row.reason)
-        for row in solution.heuristics
+        (row.name, row.step_time_seconds, row.infeasible_because) for row in result.heuristics
     ]
-    learned = solution.search.step_time_seconds if solution.search else None
-    no_budget = count_evaluations(solution.heuristics) >= config.evaluations
-    reason = "the budget was spent" if no_budget else "no sample was feasible"
-    rows.append((f"{config.strategy} (learned)", learned, None if learned else reason))
+    learned = result.learned_step_time_seconds, result.nothing_learned_because
+    rows.append((f"{result.strategy} (learned)", *learned))
     return make_table(
-        f"{config.graph} on {config.cluster}: best step time {format_seconds(best)}, "
-        f"found by {solution.found_by}",
+        f"{result.workload} on {result.cluster}: best step time {format_seconds(best)}, "
+        f"found by {result.found_by}",
         ("method", ">step time", ">speedup of the best", "no step time because"),
         [
             (
@@ -78,6 +72,18 @@ def training_table(result: TrainingResult) -> Table:
             for name, seconds, reason in rows
         ],
     )
+
+
+def training_note(result: RunResult, config: RunConfig) -> str:
+    """What a run took, and what ended it."""
+    why = {
+        "evaluations": "the budget of evaluations was spent",
+        "plateau": f"nothing better in the last {config.plateau}",
+        "seconds": f"the {config.seconds or 0:g} seconds were over",
+        "search": f"{config.strategy} had nothing left to try",
+    }
+    took = f"{result.evaluations} evaluations in {result.seconds:.1f} s"
+    return f"{took}: {why[result.ended_by]}"
 
 
 def comparison_table(summaries: Sequence[MethodSummary]) -> Table:

@@ -78,8 +78,8 @@ def training_progress(evaluations: int) -> Iterator[tuple[OnHeuristics, OnProgre
     from rich import progress
     from rich.console import Console
 
+    from experiments.record import count_evaluations
     from experiments.tables import format_seconds
-    from experiments.training import count_evaluations
     from placer.api import best_heuristic
 
     with progress.Progress(

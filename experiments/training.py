@@ -7,24 +7,30 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.events import Histograms
 from experiments.measuring import MeasuringConfig
-from experiments.run import RunConfig, RunFolder
-from placer.api import Solution, best_heuristic, solve
-from placer.errors import FormatError, UnknownNameError, UsageError
+from experiments.record import Record, count_evaluations
+from experiments.run import HeuristicRow, RunConfig, RunFolder, RunResult
+from placer.api import Solution, solve
+from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.heuristics import HeuristicResult
 from placer.placement import Placement
 from placer.problem import Problem, Progress, Search, SearchResult
 from placer.strategies import STRATEGIES, resolve
 from policies.config import PRESETS, TrainingConfig
+
+if TYPE_CHECKING:
+    from policies.metrics import Batch
+    from policies.reinforce import Trainer
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
@@ -57,43 +63,48 @@ class TrainingResult:
     """What came out of a run.
 
     Attributes:
-        config: What was asked.
         solution: What was tried, and the best of it.
-        seconds: Wall-clock seconds of heuristics and training.
+        figures: What of it is written down.
     """
 
-    config: RunConfig
     solution: Solution
-    seconds: float
+    figures: RunResult
 
-    def to_dict(self) -> dict[str, Any]:
-        """The figures for ``--json``; what is not feasible is None."""
-        best, found = self.solution.step_time_seconds, self.solution.search
-        return {
-            "workload": self.config.graph,
-            "cluster": self.config.cluster,
-            "strategy": self.config.strategy,
-            "order": self.config.order,
-            "seed": self.config.seed,
-            "best_step_time_seconds": best,
-            "found_by": self.solution.found_by,
-            "learned_step_time_seconds": found.step_time_seconds if found else None,
-            "speedup_over": {
-                row.name: row.step_time_seconds / best if row.feasible else None
-                for row in self.solution.heuristics
-            },
-            "heuristics": [
-                {
-                    "name": row.name,
-                    "step_time_seconds": row.step_time_seconds if row.feasible else None,
-                    "feasible": row.feasible,
-                    "infeasible_because": row.reason,
-                }
-                for row in self.solution.heuristics
-            ],
-            "evaluations": self.solution.evaluations,
-            "seconds": self.seconds,
-        }
+
+def _figures(record: Record, solution: Solution) -> RunResult:
+    config, folder = record.config, record.folder
+    best, found = solution.step_time_seconds, solution.search
+    no_budget = count_evaluations(solution.heuristics) >= config.evaluations
+    reason = "the budget was spent" if no_budget else "no sample was feasible"
+    heuristics = [
+        HeuristicRow(
+            name=row.name,
+            step_time_seconds=float(row.step_time_seconds) if row.feasible else None,
+            feasible=row.feasible,
+            infeasible_because=row.reason,
+        )
+        for row in solution.heuristics
+    ]
+    return RunResult(
+        workload=config.graph,
+        cluster=config.cluster,
+        strategy=config.strategy,
+        order=config.order,
+        seed=config.seed,
+        best_step_time_seconds=float(best),
+        found_by=solution.found_by,
+        learned_step_time_seconds=float(found.step_time_seconds) if found else None,
+        nothing_learned_because=None if found else reason,
+        speedup_over={
+            row.name: None if row.step_time_seconds is None else row.step_time_seconds / best
+            for row in heuristics
+        },
+        heuristics=heuristics,
+        evaluations=solution.evaluations,
+        seconds=record.wall_seconds,
+        ended_by=record.ended_by or "search",
+        paths=folder.paths(),
+    )
 
 
 def new_config(
@@ -103,13 +114,20 @@ def new_config(
     evaluations: int,
     seed: int,
     num_groups: int | None = None,
+    seconds: float | None = None,
+    plateau: int | None = None,
     measuring: MeasuringConfig | None = None,
 ) -> RunConfig:
     """What a new run on a problem is asked, with the settings of its strategy.
 
     Raises:
         UnknownNameError: No such strategy.
+        UsageError: Seconds that are no number above 0, or a plateau below 1.
     """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"seconds is {seconds:g}; expected a number above 0")
+    if plateau is not None and plateau < 1:
+        raise UsageError(f"plateau is {plateau}; expected at least 1")
     return RunConfig(
         format="placer.run/1",
         graph=problem.graph.name,
@@ -121,6 +139,8 @@ def new_config(
         seed=seed,
         order=problem.order,
         groups=num_groups,
+        seconds=seconds,
+        plateau=plateau,
         training=training_settings(strategy),
         measuring=measuring,
     )
@@ -143,11 +163,6 @@ def training_settings(strategy: str) -> dict[str, int | float | str]:
 def _settings(config: TrainingConfig) -> dict[str, float | str]:
     """The settings that TOML has a word for: what is None is left out."""
     return {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
-
-
-def count_evaluations(heuristics: Sequence[HeuristicResult]) -> int:
-    """How many placements the heuristics evaluated."""
-    return sum(row.choices is not None for row in heuristics)
 
 
 def trains_policy(strategy: str) -> bool:
@@ -182,7 +197,8 @@ def train(
         InfeasibleError: No feasible placement was found.
         PlacerError: The folder cannot be written.
     """
-    record = _Record(problem, config, folder, on_progress)
+    folder.tidy()
+    record = Record(problem, config, folder, on_progress)
 
     def evaluated(heuristics: Sequence[HeuristicResult]) -> None:
         record.start(heuristics)
@@ -191,7 +207,7 @@ def train(
 
     def search(problem: Problem, **keywords: Any) -> SearchResult:
         record.problem = problem  # with the priorities that it is searched with
-        kind: Search = _PolicySearch(record, start) if config.training else _PlainSearch(record)
+        kind = _PolicySearch(record, start) if config.training else _PlainSearch(record)
         if start is not None:
             keywords["start"] = _best_choices(start, problem)
         return kind(problem, **keywords)
@@ -208,89 +224,9 @@ def train(
     finally:
         folder.close()
     folder.write_placement(solution.placement())
-    result = TrainingResult(config, solution, record.wall_seconds)
-    folder.write_result(result.to_dict() | {"paths": folder.paths()})
+    result = TrainingResult(solution, _figures(record, solution))
+    folder.write_result(result.figures)
     return result
-
-
-class _Record:
-    """Keeps the folder and the listener up to date with the search."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        config: RunConfig,
-        folder: RunFolder,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.problem, self.config, self.folder = problem, config, folder
-        self.on_progress = on_progress
-        self.began = time.perf_counter()
-
-    def start(self, heuristics: Sequence[HeuristicResult]) -> None:
-        """Writes what the heuristics gave."""
-        self.folder.write_heuristics(heuristics, self.problem.reference_seconds)
-        self.best = best_heuristic(heuristics)
-        feasible = [row.step_time_seconds for row in heuristics if row.feasible]
-        self.wall_seconds = time.perf_counter() - self.began
-        self.first_row: dict[str, float] = {
-            "step": 0,
-            "evaluations": count_evaluations(heuristics),
-            "best_step_time_seconds": min(feasible, default=math.inf),
-            "mean_step_time_seconds": float(np.mean(feasible)) if feasible else math.nan,
-            "num_feasible": len(feasible),
-            "wall_seconds": self.wall_seconds,
-        }
-        if not self.folder.checkpoint.exists():  # its rows stay until it is read
-            self.begin([])
-
-    def begin(self, rows: Sequence[dict[str, float]]) -> None:
-        """Writes the rows of a search so far."""
-        self.folder.start_metrics([self.first_row, *map(self._of_run, rows)])
-
-    def add(self, row: dict[str, float], progress: Progress) -> None:
-        """Writes a row of the search and tells the listener."""
-        row = self._of_run(row)
-        self.folder.append_metrics(row)
-        if self.on_progress is not None:
-            self.on_progress(
-                dataclasses.replace(
-                    progress,
-                    evaluations=int(row["evaluations"]),
-                    best_seconds=row["best_step_time_seconds"],
-                )
-            )
-
-    def _of_run(self, row: dict[str, float]) -> dict[str, float]:
-        """Counts the heuristics in."""
-        first = self.first_row
-        best = min(row["best_step_time_seconds"], first["best_step_time_seconds"])
-        self.wall_seconds = row["wall_seconds"] + first["wall_seconds"]
-        return row | {
-            "evaluations": row["evaluations"] + first["evaluations"],
-            "best_step_time_seconds": best,
-            "wall_seconds": self.wall_seconds,
-        }
-
-    def write_best(self, choices: NDArray[np.int32] | None, seconds: float) -> None:
-        """Writes the best placement so far, be it found by a heuristic or by the search."""
-        found_by = self.config.strategy
-        if self.best is not None and self.best.step_time_seconds <= seconds:
-            choices, seconds = self.best.choices, self.best.step_time_seconds
-            found_by = self.best.name
-        if choices is not None:
-            problem = self.problem
-            self.folder.write_placement(
-                Placement(
-                    problem.graph,
-                    problem.cluster,
-                    problem.expand(choices),
-                    order=problem.order,
-                    priorities=problem.priorities,
-                    step_time=seconds,
-                    found_by=found_by,
-                )
-            )
 
 
 def _best_choices(run: RunFolder, problem: Problem) -> NDArray[np.int32]:
@@ -303,7 +239,7 @@ def _best_choices(run: RunFolder, problem: Problem) -> NDArray[np.int32]:
 class _PolicySearch:
     """Trains a policy, from a checkpoint if there is one."""
 
-    def __init__(self, record: _Record, taught_by: RunFolder | None = None) -> None:
+    def __init__(self, record: Record, taught_by: RunFolder | None = None) -> None:
         self.record, self.taught_by = record, taught_by
 
     def __call__(
@@ -312,10 +248,36 @@ class _PolicySearch:
         *,
         evaluations: int,
         seed: int,
-        seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
+        record, checkpoint = self.record, self.record.folder.checkpoint
+        trainer = self._trainer(problem, evaluations, seed, start)
+        every = _steps_between_histograms(trainer)
+        saved_at = time.perf_counter()
+        with deferred_interrupts() as stop:
+            ended = bool(trainer.rows) and record.ended_by is not None
+            while not ended:
+                row = trainer.step()
+                progress = trainer.progress()
+                is_shown = (row.step - 1) % every == 0
+                shown = _histograms(trainer.batch) if trainer.batch and is_shown else None
+                record.add(dataclasses.asdict(row), progress, shown)
+                ended = record.ended_by is not None
+                overdue = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+                if overdue or stop.is_set() or ended:
+                    record.folder.flush()  # what is before the checkpoint is not written again
+                    trainer.save(checkpoint)
+                    record.write_best(progress.choices, progress.best_seconds)
+                    saved_at = time.perf_counter()
+                if stop.is_set() and not ended:
+                    raise KeyboardInterrupt
+        return trainer.result()
+
+    def _trainer(
+        self, problem: Problem, evaluations: int, seed: int, start: NDArray[np.int32] | None
+    ) -> Trainer:
+        """A trainer that stands where the run does."""
         from policies.reinforce import Trainer
 
         record, checkpoint = self.record, self.record.folder.checkpoint
@@ -327,40 +289,40 @@ class _PolicySearch:
                     "that the checkpoint was made with"
                 )
             record.begin([dataclasses.asdict(row) for row in trainer.rows])
-        elif self.taught_by is not None and start is not None:
-            trainer = Trainer.with_policy_of(
+            return trainer
+        if self.taught_by is not None and start is not None:
+            return Trainer.with_policy_of(
                 self.taught_by.checkpoint, problem, evaluations=evaluations, seed=seed, first=start
             )
-        else:
-            settings: dict[str, Any] = dict(record.config.training)
-            try:
-                config = TrainingConfig(**settings)
-            except TypeError as error:
-                path = record.folder.path / "config.toml"
-                raise FormatError(f"{path}: training: {error}") from None
-            trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
-        saved_at = time.perf_counter()
-        with deferred_interrupts() as stop:
-            ended = trainer.done or trainer.out_of_time(seconds)
-            while not ended:
-                row = trainer.step()
-                ended = trainer.done or trainer.out_of_time(seconds)
-                progress = trainer.progress()
-                record.add(dataclasses.asdict(row), progress)
-                overdue = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
-                if overdue or stop.is_set() or ended:
-                    trainer.save(checkpoint)
-                    record.write_best(progress.choices, progress.best_seconds)
-                    saved_at = time.perf_counter()
-                if stop.is_set() and not ended:
-                    raise KeyboardInterrupt
-        return trainer.result()
+        settings: dict[str, Any] = dict(record.config.training)
+        try:
+            config = TrainingConfig(**settings)
+        except TypeError as error:
+            path = record.folder.path / "config.toml"
+            raise FormatError(f"{path}: training: {error}") from None
+        return Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
+
+
+def _steps_between_histograms(trainer: Trainer) -> int:
+    """Some fifty batches are shown, and every tenth where there are more than five hundred."""
+    num_steps = len(trainer.best_so_far) // trainer.config.batch_size
+    return min(max(num_steps // 50, 1), 10)
+
+
+def _histograms(batch: Batch) -> Histograms:
+    """What TensorBoard shows of a batch."""
+    return {
+        "batch/step_time_seconds": batch.step_time_seconds,
+        "batch/advantages": batch.advantages,
+        "batch/credits": batch.credits,
+        "policy/entropies": batch.entropies,
+    }
 
 
 class _PlainSearch:
     """Runs a search that keeps no state: resumed, it begins anew, to the same end."""
 
-    def __init__(self, record: _Record) -> None:
+    def __init__(self, record: Record) -> None:
         self.record = record
 
     def __call__(
@@ -369,37 +331,75 @@ class _PlainSearch:
         *,
         evaluations: int,
         seed: int,
-        seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
-        search: Search = resolve("strategy", self.record.config.strategy, STRATEGIES)
-        began, step = time.perf_counter(), 0
+        record = self.record
+        search: Search = resolve("strategy", record.config.strategy, STRATEGIES)
+        rows: list[dict[str, float]] = []
+        began = time.perf_counter()
 
         def add(progress: Progress) -> None:
-            nonlocal step
-            step += 1
             row = {
-                "step": step,
+                "step": len(rows) + 1,
                 "evaluations": progress.evaluations,
                 "best_step_time_seconds": progress.best_seconds,
                 "mean_step_time_seconds": progress.mean_seconds,
                 "wall_seconds": time.perf_counter() - began,
             }
-            self.record.add(row, progress)
+            rows.append(row)
+            record.add(row, progress)
             if stop.is_set():
-                self.record.write_best(progress.choices, progress.best_seconds)
+                record.write_best(progress.choices, progress.best_seconds)
                 raise KeyboardInterrupt
+            if record.ended_by == "plateau":
+                raise _PlateauError(progress)
 
         with deferred_interrupts() as stop:
-            return search(
-                problem,
-                evaluations=evaluations,
-                seed=seed,
-                seconds=seconds,
-                start=start,
-                on_progress=add,
-            )
+            try:
+                found = search(
+                    problem,
+                    evaluations=evaluations,
+                    seed=seed,
+                    seconds=record.seconds_left,
+                    start=start,
+                    on_progress=add,
+                )
+            except _PlateauError as ended:
+                return _result_so_far(record.config.strategy, rows, ended.progress)
+        record.count_seconds(found.seconds)
+        return found
+
+
+class _PlateauError(Exception):
+    """Leaves a search that has not found anything better for long enough."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+def _result_so_far(
+    method: str, rows: Sequence[Mapping[str, float]], progress: Progress
+) -> SearchResult:
+    """What a search has found, of which the rows are known.
+
+    Raises:
+        InfeasibleError: Nothing.
+    """
+    if progress.choices is None:
+        raise InfeasibleError(
+            f"none of {progress.evaluations} placements tried by {method} is feasible"
+        )
+    lengths = np.diff([int(row["evaluations"]) for row in rows], prepend=0)
+    return SearchResult(
+        method=method,
+        choices=progress.choices,
+        step_time_seconds=progress.best_seconds,
+        evaluations=progress.evaluations,
+        seconds=rows[-1]["wall_seconds"],
+        best_so_far=np.repeat([row["best_step_time_seconds"] for row in rows], lengths),
+        seconds_so_far=np.repeat([row["wall_seconds"] for row in rows], lengths),
+    )
 
 
 @contextmanager

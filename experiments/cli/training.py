@@ -39,8 +39,7 @@ from experiments.cli.options import (
 from placer.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.run import RunConfig, RunFolder
-    from experiments.training import TrainingResult
+    from experiments.run import RunConfig, RunFolder, RunResult
     from placer.problem import Problem
 
 Evaluator = Literal["simulated", "measured"]
@@ -59,6 +58,23 @@ def train(
         typer.Option(
             "--evaluations",
             help=f"Placements to evaluate, heuristics included.  [default: {DEFAULT_EVALUATIONS}]",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds",
+            help="No batch is begun after so many seconds of heuristics and training.",
+            metavar="S",
+        ),
+    ] = None,
+    plateau: Annotated[
+        int | None,
+        typer.Option(
+            "--plateau",
+            help="Stop once N evaluations in a row have found nothing better.",
             min=1,
             metavar="N",
         ),
@@ -117,9 +133,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Learn a placement, starting from the best heuristic."""
+    import msgspec
+
     from experiments import tables
     from experiments.run import RunFolder, free_folder
-    from experiments.training import check_start, new_config, trains_policy
+    from experiments.training import check_start, new_config
 
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run: give --out")
@@ -142,6 +160,8 @@ def train(
         "strategy": strategy,
         "order": order,
         "groups": groups,
+        "seconds": seconds,
+        "plateau": plateau,
     }
     if folder is not None and not folder.is_empty():
         config = folder.read_config()
@@ -175,6 +195,8 @@ def train(
             evaluations=usual if evaluations is None else evaluations,
             seed=seed or 0,
             num_groups=groups,
+            seconds=seconds,
+            plateau=plateau,
             measuring=measuring,
         )
         if start is not None:
@@ -190,9 +212,9 @@ def train(
         err=True,
     )
     try:
-        if trains_policy(config.strategy):
-            terminal.load_tensorflow()
-        if config.measuring is None:
+        if folder.finished:
+            result = folder.read_result()
+        elif config.measuring is None:
             result = _train(problem, config, folder)
         else:
             result = _train_measured(problem, config, folder, patience)
@@ -200,26 +222,28 @@ def train(
         typer.echo(f"interrupted; go on with: placer train --resume --out {folder.path}", err=True)
         raise
     if as_json:
-        terminal.print_json(result.to_dict() | {"paths": folder.paths()})
+        terminal.print_json(msgspec.to_builtins(result))
     else:
         terminal.print_tables([tables.training_table(result)])
-        typer.echo(f"{result.solution.evaluations} evaluations in {result.seconds:.1f} s")
+        typer.echo(tables.training_note(result, config))
         typer.echo(f"placement written to {folder.placement}, metrics and all else beside it")
 
 
 def _train(
     problem: Problem, config: RunConfig, folder: RunFolder, start: RunFolder | None = None
-) -> TrainingResult:
+) -> RunResult:
     """Trains behind a progress bar."""
-    from experiments.training import train
+    from experiments.training import train, trains_policy
 
+    if trains_policy(config.strategy):
+        terminal.load_tensorflow()
     with terminal.training_progress(config.evaluations) as (on_heuristics, on_progress):
-        return train(problem, config, folder, on_heuristics, on_progress, start)
+        return train(problem, config, folder, on_heuristics, on_progress, start).figures
 
 
 def _train_measured(
     problem: Problem, config: RunConfig, folder: RunFolder, patience: float
-) -> TrainingResult:
+) -> RunResult:
     """Trains on the simulator, unless that is done, and from there on measured step times."""
     import msgspec
 
@@ -229,7 +253,7 @@ def _train_measured(
     before = folder.simulated
     if not before.finished:
         on_simulator = msgspec.structs.replace(
-            config, evaluations=DEFAULT_EVALUATIONS, measuring=None
+            config, evaluations=DEFAULT_EVALUATIONS, seconds=None, plateau=None, measuring=None
         )
         if not before.begun:
             before.create(on_simulator, problem.graph, problem.cluster)

@@ -24,7 +24,7 @@ from placer.tf._wire import Request
 from placer.tf.measure import MeasuredEvaluator
 from placer.tf.measurements import MeasurementLog, key_of
 from tests.experiments.builders import cluster, graph
-from tests.experiments.test_training import without_wall_clock
+from tests.experiments.reading import without_wall_clock
 
 MEASURED = ("--evaluator", "measured", "--workload", "branches", "--workers", "2", "--steps", "2")
 

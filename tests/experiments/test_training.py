@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import signal
@@ -21,22 +20,16 @@ from placer.heuristics import HEURISTICS
 from placer.placement import Placement
 from placer.problem import Problem, Progress
 from placer.simulator import Simulator
+from policies.config import MODERN
 from policies.metrics import COLUMNS, WALL_CLOCK_COLUMNS
+from policies.reinforce import Trainer
 from tests.experiments.builders import cluster, graph
+from tests.experiments.reading import read_events, same_events, without_wall_clock
 
 
 def call(*arguments: object):
     """Calls the command."""
     return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def without_wall_clock(folder: Path) -> str:
-    """The metrics but for the columns that differ from run to run."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    kept = [i for i, name in enumerate(rows[0]) if name not in WALL_CLOCK_COLUMNS]
-    assert len(kept) == len(COLUMNS) - len(WALL_CLOCK_COLUMNS)
-    return "\n".join(",".join(row[i] for i in kept) for row in rows)
 
 
 def test_what_is_printed(run) -> None:
@@ -106,20 +99,54 @@ def test_metrics(run) -> None:
     assert (np.diff(metrics["wall_seconds"]) > 0).all()
 
 
+HISTOGRAMS = {
+    "batch/step_time_seconds",
+    "batch/advantages",
+    "batch/credits",
+    "policy/entropies",
+}
+
+
 def test_tensorboard_events(run) -> None:
     """TensorBoard shows the same curves."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    found = {}
-    for path in (run.folder / "events").iterdir():
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    found = read_events(run.folder)
     metrics = RunFolder(run.folder).read_metrics()
-    assert set(found) == set(COLUMNS) - {"evaluations"}
+    assert set(found) - HISTOGRAMS == set(COLUMNS) - set(WALL_CLOCK_COLUMNS) - {"evaluations"}
     steps, values = zip(*found["best_step_time_seconds"], strict=True)
     assert list(steps) == metrics["evaluations"].tolist()
     np.testing.assert_allclose(values, metrics["best_step_time_seconds"], rtol=1e-6)
+
+
+def test_tensorboard_histograms(run) -> None:
+    """They count all that is feasible and all op groups; samples have advantages, moves credit."""
+    found, metrics = read_events(run.folder), RunFolder(run.folder).read_metrics()
+    num_groups = Problem.build(graph(), cluster(), num_groups=6).num_groups
+    rows = np.arange(1, len(metrics["step"]))  # the first row is the heuristics
+    counted = {
+        "batch/step_time_seconds": (metrics["num_feasible"], metrics["mean_step_time_seconds"]),
+        "policy/entropies": (np.full(len(rows) + 1, num_groups), metrics["entropy_bonus"]),
+    }
+    assert set(found) >= HISTOGRAMS
+    for tag, (numbers, means) in counted.items():
+        assert [step for step, _ in found[tag]] == metrics["evaluations"][rows].tolist()
+        for row, (_, buckets) in zip(rows, found[tag], strict=True):
+            low, high, count = buckets.T
+            assert count.sum() == numbers[row]
+            slack = 1e-6 * abs(means[row])
+            assert low.min() - slack <= means[row] <= high.max() + slack
+    num_samples = MODERN.batch_size - round(MODERN.move_share * MODERN.batch_size)
+    assert [buckets[:, 2].sum() for _, buckets in found["batch/advantages"]][:2] == [
+        num_samples
+    ] * 2
+    assert all(buckets[:, 2].sum() >= 1 for _, buckets in found["batch/credits"])
+
+
+@pytest.mark.parametrize(("num_batches", "every"), [(1, 1), (120, 2), (500, 10), (9000, 10)])
+def test_long_runs_show_every_tenth_batch(num_batches: int, every: int) -> None:
+    """So that the files stay small; and as many as there are where those are few."""
+    evaluations = num_batches * MODERN.batch_size
+    trainer = Trainer(Problem.build(graph(), cluster()), evaluations=evaluations, seed=0)
+    assert training._steps_between_histograms(trainer) == every
 
 
 def test_same_seed_same_bytes(run, tmp_path) -> None:
@@ -194,15 +221,46 @@ def test_killed_and_resumed(run, tmp_path, monkeypatch) -> None:
         resumed = RunFolder(copies[index])
         training.train(problem, resumed.read_config(), resumed)
         assert without_wall_clock(resumed.path) == without_wall_clock(run.folder)
+        assert same_events(resumed.path, run.folder)
 
 
-def test_a_finished_run_resumed_prints_the_same(run, tmp_path) -> None:
-    """To resume what is finished evaluates nothing more."""
+def test_a_finished_run_resumed_prints_the_same(run, tmp_path, monkeypatch) -> None:
+    """To resume what is finished does nothing but to print it again."""
     copied = tmp_path / "copy"
     shutil.copytree(run.folder, copied)
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
+    printed = json.loads(call("train", "--resume", "--out", copied, "--json").stdout)
+    assert Path(printed.pop("paths")["result"]) == copied / "result.json"
+    assert printed == {k: v for k, v in run.printed.items() if k != "paths"}
+    assert call("train", "--resume", "--out", copied).stdout.count("learned") == 1
+    (copied / "result.json").write_text('{"workload": 3}')
+    result = call("train", "--resume", "--out", copied)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 2)
+    assert "result.json: " in result.stderr
+
+
+def test_killed_at_its_very_end_and_resumed(run, tmp_path) -> None:
+    """After the last checkpoint and before the result: nothing is evaluated again."""
+    copied = tmp_path / "copy"
+    shutil.copytree(run.folder, copied)
+    (copied / "result.json").unlink()
     printed = json.loads(call("train", "--resume", "--out", copied, "--json").stdout)
     assert printed["evaluations"] == 200
-    assert without_wall_clock(copied) == without_wall_clock(run.folder)
+    assert (copied / "metrics.csv").read_bytes() == (run.folder / "metrics.csv").read_bytes()
+
+
+def test_killed_before_it_began(run, tmp_path) -> None:
+    """What a kill leaves of a folder that is being made is no run, and no obstacle."""
+    out = tmp_path / "begun"
+    arguments = ["train", *run.inputs, "--strategy", "random", "--evaluations", 30, "--out", out]
+    assert call(*arguments).exit_code == 0
+    config = (out / "config.toml").read_bytes()
+    for path in out.iterdir():
+        if path.name not in ("manifest.json", "graph.json.gz"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (out / ".cluster.toml.k1ll3d.toml").touch()
+    assert call(*arguments, "--resume").exit_code == 0
+    assert (out / "config.toml").read_bytes() == config
 
 
 def test_resumed_with_the_same_command(run, tmp_path) -> None:
@@ -261,9 +319,12 @@ def test_a_search_without_state_is_resumed_too(run, tmp_path) -> None:
     arguments = [*run.inputs, "--strategy", "random", "--evaluations", 600]
     first = call("train", *arguments, "--out", tmp_path / "first")
     assert first.exit_code == 0, first.stderr
+    (tmp_path / "first" / "result.json").unlink()
+    before = without_wall_clock(tmp_path / "first")
     again = call("train", "--resume", "--out", tmp_path / "first")
     assert again.exit_code == 0
-    assert (tmp_path / "first" / "metrics.csv").read_text().count("\n") > 2
+    assert without_wall_clock(tmp_path / "first") == before
+    assert before.count("\n") > 2
 
 
 def test_no_budget_beyond_the_heuristics(run, tmp_path) -> None:

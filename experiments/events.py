@@ -1,0 +1,95 @@
+"""Events for TensorBoard: rows of metrics as scalars, and what batches looked like."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+MetricsRow = Mapping[str, float]
+"""A row of ``metrics.csv``: some of :data:`policies.metrics.COLUMNS` by name."""
+
+Histograms = Mapping[str, NDArray[np.floating[Any]]]
+"""Figures of a batch by name, each to be counted in a histogram; of any shape."""
+
+
+class Events:
+    """Writes a file of events, an event per row; their step is the number of evaluations.
+
+    The file is new, so that there are never rows in it that a resumed run takes back. What only
+    the files before it know, histograms of rows that stay, is taken over; then they are removed.
+
+    Args:
+        folder: Where to write.
+        rows: The rows so far.
+    """
+
+    def __init__(self, folder: Path, rows: Sequence[MetricsRow]) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        before = sorted(folder.glob("events.out.tfevents.*"))
+        histograms = _read_histograms(before)
+        self._writer: EventFileWriter = EventFileWriter(str(folder))
+        for row in rows:
+            self._add(row, histograms.get(int(row["evaluations"])))
+        self.flush()
+        for path in before:
+            path.unlink()
+
+    def add(self, row: MetricsRow, histograms: Histograms) -> None:
+        """Adds a row; figures that are not finite are left out."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+
+        summary = Summary()
+        for name, values in histograms.items():
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                summary.MergeFrom(histogram_pb(name, finite))
+        self._add(row, summary)
+
+    def _add(self, row: MetricsRow, histograms: Summary | None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        event = Event(wall_time=time.time(), step=int(row["evaluations"]), summary=histograms)
+        for name, value in row.items():
+            if name != "evaluations" and math.isfinite(value):
+                event.summary.MergeFrom(scalar_pb(name, value))
+        self._writer.add_event(event)
+
+    def flush(self) -> None:
+        """Brings all events to disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Brings all events to disk; no more will come."""
+        self._writer.close()
+
+
+def _read_histograms(paths: Iterable[Path]) -> dict[int, Summary]:
+    """The histograms in files of events, by their step."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.histogram.metadata import PLUGIN_NAME
+
+    found: dict[int, Summary] = {}
+    for path in paths:
+        for event in EventFileLoader(str(path)).Load():
+            values = [
+                value
+                for value in event.summary.value
+                if value.metadata.plugin_data.plugin_name == PLUGIN_NAME
+            ]
+            if values:
+                found[event.step] = Summary(value=values)
+    return found
