@@ -171,7 +171,8 @@ class Walk:
         elsewhere = np.maximum(chances.astype(np.float64), 1e-6) * self._allowed
         elsewhere[rows, self.choices] = 0.0
         elsewhere /= np.maximum(elsewhere.sum(axis=1, keepdims=True), 1e-12)
-        weights = self._near @ np.eye(chances.shape[1])[self.choices] + (1 - _NEAR) * elsewhere
+        weights: NDArray[np.float64] = self._near @ np.eye(chances.shape[1])[self.choices]
+        weights += (1 - _NEAR) * elsewhere
         over_here = self.preferences - self.preferences[rows, self.choices][:, None]
         weights *= np.exp(np.clip(over_here, -_MOST, _MOST)) * self._allowed
         weights[rows, self.choices] = 0.0

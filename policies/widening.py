@@ -58,7 +58,7 @@ def widen(
 def _scaled(weights: Weights, inputs: Any, factor: float) -> dict[str, NDArray[np.float32]]:
     """The weights of a policy whose logits, prior included, are `factor` times those of another."""
     scaled = {name: np.asarray(weight) for name, weight in weights.items()}
-    for name in ("output", "output_bias", "group_bias"):
+    for name in scaled.keys() & {"output", "output_bias", "group_bias"}:
         scaled[name] = np.asarray(factor * scaled[name], np.float32)
     # the prior itself is the problem's; what is to go of it goes into the bias beside it
     scaled["group_bias"] = scaled["group_bias"] + np.float32(factor - 1) * inputs.prior_logits
