@@ -7,6 +7,7 @@
 ``heuristics.csv``    the step time of each heuristic
 ``metrics.csv``       one row per batch; the first is the heuristics
 ``events/``           the same for TensorBoard, and what batches looked like
+``policy.npz``        the pretrained policy that it started from, if any
 ``checkpoint.npz``    the state of the training
 ``placement.json``    the best placement
 ``simulated/``        where step times are measured: the run on the simulator before
@@ -63,13 +64,14 @@ _NAMES = {
     "heuristics": "heuristics.csv",
     "metrics": "metrics.csv",
     "events": "events",
+    "policy": "policy.npz",
     "checkpoint": "checkpoint.npz",
     "placement": "placement.json",
     "simulated": "simulated",
     "measurements": "measurements.jsonl",
     "result": "result.json",
 }
-_CREATED = ("manifest.json", "graph.json.gz", "cluster.toml", "config.toml")
+_CREATED = ("manifest.json", "graph.json.gz", "cluster.toml", "policy.npz", "config.toml")
 
 EndedBy = Literal["evaluations", "plateau", "seconds", "search"]
 """What ended a run: a budget, no progress, or a search that had nothing left to try."""
@@ -170,6 +172,11 @@ class RunFolder:
         self._events: Events | None = None
 
     @property
+    def policy(self) -> Path:
+        """The pretrained policy to start from, if any."""
+        return self.path / "policy.npz"
+
+    @property
     def checkpoint(self) -> Path:
         """Where the state of the training is."""
         return self.path / "checkpoint.npz"
@@ -227,8 +234,20 @@ class RunFolder:
             raise UsageError(f"{self.path}: a file; expected a folder for the run")
         return True
 
-    def create(self, config: RunConfig, graph: OpGraph, cluster: Cluster) -> None:
+    def create(
+        self,
+        config: RunConfig,
+        graph: OpGraph,
+        cluster: Cluster,
+        policy: Path | None = None,
+    ) -> None:
         """Writes what was asked. ``config.toml`` comes last: with it, the folder is a run.
+
+        Args:
+            config: What was asked.
+            graph: The graph.
+            cluster: The cluster.
+            policy: A pretrained policy to start from, of which the folder keeps a copy.
 
         Raises:
             PlacerError: The folder cannot be written.
@@ -237,6 +256,9 @@ class RunFolder:
         files.write_bytes(self.path / "manifest.json", manifest + b"\n")
         graph.save(self.path / "graph.json.gz")
         cluster.save(self.path / "cluster.toml")
+        self.policy.unlink(missing_ok=True)
+        if policy is not None:
+            files.write_bytes(self.policy, files.read_bytes(policy))
         files.write_bytes(self.path / "config.toml", msgspec.toml.encode(config))
 
     def read_config(self) -> RunConfig:
@@ -249,6 +271,10 @@ class RunFolder:
         if not path.is_file():
             raise FormatError(f"{self.path}: no run (it has no config.toml)")
         return files.decode_toml(files.read_bytes(path), RunConfig, str(path))
+
+    def has_policy(self, policy: Path) -> bool:
+        """Whether the run was started from this pretrained policy."""
+        return self.policy.exists() and self.policy.read_bytes() == files.read_bytes(policy)
 
     def read_graph(self) -> OpGraph:
         """The graph that was given."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +118,23 @@ def new_config(
     seconds: float | None = None,
     plateau: int | None = None,
     measuring: MeasuringConfig | None = None,
+    pretrained: Path | None = None,
 ) -> RunConfig:
     """What a new run on a problem is asked, with the settings of its strategy.
 
     Raises:
         UnknownNameError: No such strategy.
-        UsageError: Seconds that are no number above 0, or a plateau below 1.
+        UsageError: Seconds that are no number above 0, a plateau below 1, or a pretrained policy
+            for a strategy that trains none.
+        FormatError: The file of the pretrained policy is none.
     """
     if seconds is not None and not 0 < seconds < math.inf:
         raise UsageError(f"seconds is {seconds:g}; expected a number above 0")
     if plateau is not None and plateau < 1:
         raise UsageError(f"plateau is {plateau}; expected at least 1")
+    training = training_settings(strategy)
+    if pretrained is not None:
+        training |= _settings_of(pretrained, strategy)
     return RunConfig(
         format="placer.run/1",
         graph=problem.graph.name,
@@ -141,9 +148,18 @@ def new_config(
         groups=num_groups,
         seconds=seconds,
         plateau=plateau,
-        training=training_settings(strategy),
+        training=training,
         measuring=measuring,
     )
+
+
+def _settings_of(pretrained: Path, strategy: str) -> dict[str, int | float | str]:
+    """The settings of training that a pretrained policy brings with it."""
+    if not trains_policy(strategy):
+        raise UsageError(f"--from {pretrained}: strategy {strategy!r} trains no policy")
+    from policies.pretrained import NETWORK, PretrainedPolicy
+
+    return {"network": NETWORK, "hidden": PretrainedPolicy.load(pretrained).hidden}
 
 
 def training_settings(strategy: str) -> dict[str, int | float | str]:
@@ -300,6 +316,13 @@ class _PolicySearch:
         except TypeError as error:
             path = record.folder.path / "config.toml"
             raise FormatError(f"{path}: training: {error}") from None
+        if record.folder.policy.exists():
+            from policies.pretrained import PretrainedPolicy
+
+            pretrained = PretrainedPolicy.load(record.folder.policy)
+            return pretrained.trainer(
+                problem, config, evaluations=evaluations, seed=seed, start=start
+            )
         return Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
 
 

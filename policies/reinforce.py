@@ -419,16 +419,10 @@ class Trainer:
         beginnings = np.argsort(rewards, kind="stable").tolist()  # the best is last
         if rewards[beginnings[-1]] > self.walk.reward:
             self._begin_walk(sampled, rewards, beginnings)
-        assert self.walk.choices is not None  # noqa: S101  (for the type checker)
-        chances = np.exp(
-            learner.decisions(
-                self.network, self.state.weights, self.inputs, self.walk.choices[None]
-            )[0]
-        )
         for row in range(num_moves):
             if self.walk.is_stuck and beginnings:
                 self._begin_walk(sampled, rewards, beginnings)
-            moved = self.walk.propose(self.rng, chances)
+            moved = self.walk.propose(self.rng)
             found, seconds = self._evaluate(moved[None])
             moves.choices[row], moves.seconds[row] = moved, seconds[0]
             reward, chance = float(found[0]), self.rng.random()

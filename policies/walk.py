@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from placer.problem import Problem
 from placer.search.neighbours import Neighbours
 
-_NEAR = 0.7  # weight of the devices of neighbours; the rest is where the policy would go
+_NEAR = 0.7  # weight of the devices of neighbours; the rest is that of all others alike
 _CONNECTED, _INTERVAL = 0.2, 0.2  # parts of the moves that take other op groups along
 _CONNECTED_SIZE, _INTERVAL_SIZE = 4, 12  # how many, on average
 _TOGETHER = 0.7  # part of these that take along only op groups of the same device
@@ -28,9 +28,9 @@ _COLDEST = 1e-2  # the last temperature over the first
 class Walk:
     """A placement, the moves that are tried from it, and which of them are made.
 
-    A move sends an op group to another device: where one of its neighbours is, or where the policy
-    would have it. Some take along op groups that are connected with it, or that are beside it in
-    topological order, as a whole stage is often better off elsewhere where each part is not.
+    A move sends an op group to another device, mostly to where one of its neighbours is. Some take
+    along op groups that are connected with it, or that are beside it in topological order, as a
+    whole stage is often better off elsewhere where each part is not.
 
     Which move comes next is learned from all moves before, as by a gradient bandit (Sutton and
     Barto, *Reinforcement Learning*, 2nd edition, section 2.8): each op group has preferences for
@@ -79,23 +79,20 @@ class Walk:
         self.choices, self.reward = choices.copy(), reward
         self._best_reward, self._idle_moves = reward, 0
 
-    def propose(
-        self, rng: np.random.Generator, chances: NDArray[np.floating[Any]]
-    ) -> NDArray[np.int32]:
+    def propose(self, rng: np.random.Generator) -> NDArray[np.int32]:
         """Draws a move.
 
         Args:
             rng: All randomness comes from it.
-            chances: What the policy would choose here, ``[num_groups, num_devices]``.
 
         Returns:
             The choices after the move, ``[num_groups]``, which differ from those before.
         """
         assert self.choices is not None  # noqa: S101  (for the type checker)
         kind, together = rng.random(2)
-        weights = self._weights(chances).ravel()
+        weights = self._weights().ravel()
         picked = int(rng.choice(len(weights), p=weights / weights.sum()))
-        group, device = divmod(picked, chances.shape[1])
+        group, device = divmod(picked, self._allowed.shape[1])
         moved = self.choices.copy()
         moved[group] = device
         others = np.zeros(0, np.intp)
@@ -164,15 +161,12 @@ class Walk:
             self._first_losses = arrays["walk_first_losses"].tolist()
             self._losses = arrays["walk_losses"].tolist()
 
-    def _weights(self, chances: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    def _weights(self) -> NDArray[np.float64]:
         """How often to send each op group to each device, ``[num_groups, num_devices]``."""
         assert self.choices is not None  # noqa: S101
         rows = np.arange(len(self.choices))
-        elsewhere = np.maximum(chances.astype(np.float64), 1e-6) * self._allowed
-        elsewhere[rows, self.choices] = 0.0
-        elsewhere /= np.maximum(elsewhere.sum(axis=1, keepdims=True), 1e-12)
-        weights: NDArray[np.float64] = self._near @ np.eye(chances.shape[1])[self.choices]
-        weights += (1 - _NEAR) * elsewhere
+        weights: NDArray[np.float64] = self._near @ np.eye(self._allowed.shape[1])[self.choices]
+        weights += (1 - _NEAR) / np.maximum(self._allowed.sum(axis=1, keepdims=True) - 1, 1)
         over_here = self.preferences - self.preferences[rows, self.choices][:, None]
         weights *= np.exp(np.clip(over_here, -_MOST, _MOST)) * self._allowed
         weights[rows, self.choices] = 0.0

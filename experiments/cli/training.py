@@ -122,6 +122,10 @@ def train(
             metavar="RUN",
         ),
     ] = None,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option("--from", help="A policy of placer pretrain to start from.", metavar="POLICY"),
+    ] = None,
     size: SizeOption = None,
     workers: WorkersOption = None,
     shares: SharesOption = None,
@@ -144,6 +148,10 @@ def train(
     folder = None if out is None else RunFolder(out)
     if folder is not None and not folder.is_empty() and not resume:
         raise UsageError(f"{out}: not empty; give another --out, or --resume to go on with its run")
+    if pretrained is not None and evaluator == "measured":
+        raise UsageError(
+            "--from is of simulated step times: train with it there, and give that run as --start"
+        )
     measuring = None
     given = size, workers, shares, devices, warmup, steps, seconds_limit
     if evaluator == "measured" and workload is not None:
@@ -179,6 +187,8 @@ def train(
             or RunFolder(start).read_config() != folder.simulated.read_config()
         ):
             raise UsageError(f"--start {start}: the run was started from another one")
+        if pretrained is not None and not folder.has_policy(pretrained):
+            raise UsageError(f"--from {pretrained}: the run was not started from this policy")
         problem = build_problem(op_graph, where, config.groups, config.order)
     else:
         where = load_cluster(cluster)
@@ -188,6 +198,8 @@ def train(
         else:
             op_graph = load_graph(graph, workload if measuring is None else None)
         problem = build_problem(op_graph, where, groups, order or "fifo")
+        if pretrained is not None:
+            terminal.load_tensorflow()
         usual = DEFAULT_EVALUATIONS if measuring is None else DEFAULT_MEASUREMENTS
         config = new_config(
             problem,
@@ -198,6 +210,7 @@ def train(
             seconds=seconds,
             plateau=plateau,
             measuring=measuring,
+            pretrained=pretrained,
         )
         if start is not None:
             check_start(RunFolder(start), config)
@@ -205,7 +218,7 @@ def train(
         folder = folder or free_folder(Path("runs") / re.sub(r"[^\w.-]+", "-", name))
         if start is not None:  # before there is a run, so that none is without it
             shutil.copytree(start, folder.simulated.path)
-        folder.create(config, op_graph, where)
+        folder.create(config, op_graph, where, pretrained)
     typer.echo(
         f"{config.strategy} on {config.graph} and {config.cluster}: "
         f"{problem.num_groups} op groups, {problem.num_devices} devices",

@@ -49,6 +49,27 @@ def test_pretrain_then_place(placer, folder: Path) -> None:
     assert "the best of 4 placements" in text
 
 
+def test_training_goes_on_from_a_pretrained_policy(placer, folder: Path) -> None:
+    """The run has a copy of it, and goes on without the file; another policy is refused then."""
+    pretrain = ["pretrain", *ON_TINY, "--steps", "1", "--out"]
+    for name, seed in (("p.npz", "0"), ("q.npz", "1")):
+        assert placer(*pretrain, name, "--seed", seed).exit_code == 0
+    train = ["train", *ON_TINY, "--evaluations", "100", "--out", "run", "--json"]
+    result = placer(*train, "--from", "p.npz")
+    assert result.exit_code == 0, result.stderr
+    assert Path("run/policy.npz").read_bytes() == Path("p.npz").read_bytes()
+    assert 'network = "graph"' in Path("run/config.toml").read_text()
+    best = json.loads(result.stdout)["best_step_time_seconds"]
+    Path("run/checkpoint.npz").unlink()
+    Path("run/result.json").unlink()
+    again = placer(*train, "--from", "p.npz", "--resume")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["best_step_time_seconds"] == best
+    result = placer(*train, "--from", "q.npz", "--resume")
+    assert result.exit_code == 2
+    assert "--from q.npz: the run was not started from this policy" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -68,6 +89,18 @@ def test_pretrain_then_place(placer, folder: Path) -> None:
         ),
         (["place", "--policy", "none.npz", *ON_TINY], "none.npz: no such file"),
         (["place", "--policy", "there.npz", "--cluster", "c.toml"], "give either --graph or"),
+        (
+            ["train", *ON_TINY, "--out", "run", "--from", "there.npz"],
+            "there.npz: not a checkpoint; expected an .npz file of arrays",
+        ),
+        (
+            ["train", *ON_TINY, "--out", "run", "--from", "p.npz", "--strategy", "annealing"],
+            "--from p.npz: strategy 'annealing' trains no policy",
+        ),
+        (
+            ["train", "--workload", "rnnlm", "--evaluator", "measured", "--from", "p.npz"],
+            "--from is of simulated step times",
+        ),
     ],
 )
 def test_bad_input(placer, folder: Path, arguments: list[str], line: str) -> None:
