@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
+MEASURED_BATCH_SIZE = 16
+"""Of training on measured step times: what is measured between two checkpoints takes a while."""
+
+
 def check_start(start: RunFolder, config: RunConfig) -> None:
     """Checks that a run may start from another one.
 
@@ -52,7 +56,9 @@ def check_start(start: RunFolder, config: RunConfig) -> None:
             )
     if not start.finished:
         raise UsageError(f"{start.path}: not finished; expected a run that is")
-    if began.training != config.training:  # its policy is what training goes on with
+    if (
+        began.training | {"batch_size": MEASURED_BATCH_SIZE} != config.training
+    ):  # its policy is what training goes on with
         raise UsageError(
             f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it, as "
             "it trains with other settings"
@@ -133,6 +139,8 @@ def new_config(
     if plateau is not None and plateau < 1:
         raise UsageError(f"plateau is {plateau}; expected at least 1")
     training = training_settings(strategy)
+    if measuring is not None and "batch_size" in training:
+        training["batch_size"] = MEASURED_BATCH_SIZE
     if pretrained is not None:
         training |= _settings_of(pretrained, strategy)
     return RunConfig(
@@ -308,7 +316,12 @@ class _PolicySearch:
             return trainer
         if self.taught_by is not None and start is not None:
             return Trainer.with_policy_of(
-                self.taught_by.checkpoint, problem, evaluations=evaluations, seed=seed, first=start
+                self.taught_by.checkpoint,
+                problem,
+                evaluations=evaluations,
+                seed=seed,
+                first=start,
+                batch_size=MEASURED_BATCH_SIZE,
             )
         settings: dict[str, Any] = dict(record.config.training)
         try:

@@ -36,6 +36,10 @@ class Elites:
         Rewards that are not finite are left out.
         """
         good = np.isfinite(rewards)
+        if len(self) == self.capacity and np.isfinite(self.step_time_seconds).all():
+            good &= rewards > self.rewards[-1]  # the last that is kept goes before its equals
+        if not good.any():
+            return
         choices = np.concatenate([self.choices, choices[good]])
         rewards = np.concatenate([self.rewards, rewards[good]])
         seconds = np.concatenate([self.step_time_seconds, step_time_seconds[good]])

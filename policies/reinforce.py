@@ -108,7 +108,7 @@ class Trainer:
         if config.graded_failing:
             self.reward = GradedReward.for_problem(problem, failing_reward)
         self._envs: dict[int, VectorPlacementEnv] = {}  # by how many placements they evaluate
-        self.num_samples = config.batch_size - round(config.move_share * config.batch_size)
+        self.num_samples = config.batch_size - int(config.move_share * config.batch_size)
         self.network = load_network(config.network)
         prior = prior_logits(problem.allowed, self.start, config.prior_deviations)
         self.inputs = self.network.make_inputs(problem, prior)
@@ -340,6 +340,7 @@ class Trainer:
         evaluations: int,
         seed: int,
         first: NDArray[np.int32],
+        batch_size: int | None = None,
     ) -> Trainer:
         """A trainer that begins with the policy of a checkpoint, and with nothing else of it.
 
@@ -353,15 +354,17 @@ class Trainer:
             evaluations: The budget.
             seed: All randomness comes from it.
             first: The choices to evaluate first, ``[num_groups]``.
+            batch_size: How many placements to evaluate per step; None for as many as before.
 
         Raises:
             FormatError: As :meth:`restore`.
             UsageError: As the constructor.
         """
         taught = cls.restore(path, problem)
-        trainer = cls(
-            problem, taught.config, evaluations=evaluations, seed=seed, start=taught.start
+        config = dataclasses.replace(
+            taught.config, batch_size=batch_size or taught.config.batch_size
         )
+        trainer = cls(problem, config, evaluations=evaluations, seed=seed, start=taught.start)
         trainer.first = problem.check_start(first)
         rng, deviations = trainer.rng.spawn(1)[0], trainer.config.prior_deviations
         weights = widen(trainer.network, taught.state.weights, trainer.inputs, deviations, rng)

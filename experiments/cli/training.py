@@ -261,12 +261,18 @@ def _train_measured(
     import msgspec
 
     from experiments.measuring import busy_note, measured, with_priorities_of
+    from experiments.training import training_settings
 
     assert config.measuring is not None  # noqa: S101
     before = folder.simulated
     if not before.finished:
         on_simulator = msgspec.structs.replace(
-            config, evaluations=DEFAULT_EVALUATIONS, seconds=None, plateau=None, measuring=None
+            config,
+            evaluations=DEFAULT_EVALUATIONS,
+            seconds=None,
+            plateau=None,
+            training=training_settings(config.strategy),
+            measuring=None,
         )
         if not before.begun:
             before.create(on_simulator, problem.graph, problem.cluster)

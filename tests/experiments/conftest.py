@@ -23,13 +23,13 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Run:
-    """`placer train --json` with seed 0 and 200 evaluations."""
+    """`placer train --json` with seed 0 and 800 evaluations."""
     where = tmp_path_factory.mktemp("run")
     graph().save(where / "g.json")
     cluster().save(where / "c.toml")
     inputs = ["--graph", str(where / "g.json"), "--cluster", str(where / "c.toml")]
     out = where / "seed0"
-    arguments = ["train", *inputs, "--groups", "6", "--evaluations", "200", "--out", str(out)]
+    arguments = ["train", *inputs, "--groups", "6", "--evaluations", "800", "--out", str(out)]
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == 0, result.stderr
     return Run(out, inputs, json.loads(result.stdout))

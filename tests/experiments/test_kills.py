@@ -9,7 +9,7 @@ from tests.benchmarks import kills as benchmark
 
 def test_killed_three_times_and_resumed(run, tmp_path) -> None:
     """At random points; metrics, events and placement are those of the run left alone."""
-    arguments = [*run.inputs, "--groups", "6", "--evaluations", "200"]
+    arguments = [*run.inputs, "--groups", "6", "--evaluations", "800"]
     report = benchmark.kills(arguments, 3, seed=2, alone=run.folder, killed=tmp_path / "killed")
     (criterion,) = report.criteria
     assert criterion.holds, criterion.measured

@@ -111,10 +111,10 @@ def test_what_differs_is_in_the_label(curves: RunCurves) -> None:
     _, time = drawn([curves, *others])
     labels = [text.get_text() for text in time.get_legend().get_texts()]
     assert labels[:4] == [
-        "reinforce, 200 evaluations, 6 groups, seed 0",
-        "colocrl, 200 evaluations, 6 groups, seed 0",
+        "reinforce, 800 evaluations, 6 groups, seed 0",
+        "colocrl, 800 evaluations, 6 groups, seed 0",
         "reinforce, 90 evaluations, 6 groups, seed 0",
-        "reinforce, 200 evaluations, default groups, seed 0",
+        "reinforce, 800 evaluations, default groups, seed 0",
     ]
 
 

@@ -36,7 +36,7 @@ def test_what_is_printed(run) -> None:
     """Best step time, speedup over every heuristic, evaluations, seconds and paths, as JSON."""
     printed = run.printed
     assert {name.partition(":")[0] for name in printed["speedup_over"]} == set(HEURISTICS)
-    assert printed["evaluations"] == 200
+    assert printed["evaluations"] == 800
     assert printed["seconds"] > 0
     assert (printed["workload"], printed["cluster"], printed["seed"]) == ("chains", "pair", 0)
     for row in printed["heuristics"]:
@@ -75,7 +75,7 @@ def test_the_folder_needs_no_other_file(run) -> None:
 def test_what_the_folder_says(run) -> None:
     """Settings with defaults filled in, versions and host; nothing of who or where."""
     config = tomllib.loads((run.folder / "config.toml").read_text())
-    assert (config["strategy"], config["seed"], config["evaluations"]) == ("reinforce", 0, 200)
+    assert (config["strategy"], config["seed"], config["evaluations"]) == ("reinforce", 0, 800)
     assert (config["groups"], config["graph_fingerprint"]) == (6, graph().fingerprint)
     assert config["training"]["batch_size"] > 0
     manifest = json.loads((run.folder / "manifest.json").read_text())
@@ -90,7 +90,7 @@ def test_metrics(run) -> None:
     assert metrics["evaluations"][0] == sum(
         row["step_time_seconds"] is not None for row in run.printed["heuristics"]
     )
-    assert metrics["evaluations"][-1] == 200
+    assert metrics["evaluations"][-1] == 800
     best = metrics["best_step_time_seconds"]
     assert (np.diff(best) <= 0).all()
     assert best[-1] == run.printed["best_step_time_seconds"]
@@ -152,7 +152,7 @@ def test_long_runs_show_every_tenth_batch(num_batches: int, every: int) -> None:
 def test_same_seed_same_bytes(run, tmp_path) -> None:
     """The same seed gives the same metrics but for wall-clock columns, and the same placement."""
     again = tmp_path / "again"
-    arguments = ["--groups", 6, "--evaluations", 200, "--seed", 0, "--out", again]
+    arguments = ["--groups", 6, "--evaluations", 800, "--seed", 0, "--out", again]
     result = call("train", *run.inputs, *arguments)
     assert result.exit_code == 0
     assert without_wall_clock(again) == without_wall_clock(run.folder)
@@ -245,7 +245,7 @@ def test_killed_at_its_very_end_and_resumed(run, tmp_path) -> None:
     shutil.copytree(run.folder, copied)
     (copied / "result.json").unlink()
     printed = json.loads(call("train", "--resume", "--out", copied, "--json").stdout)
-    assert printed["evaluations"] == 200
+    assert printed["evaluations"] == 800
     assert (copied / "metrics.csv").read_bytes() == (run.folder / "metrics.csv").read_bytes()
 
 
@@ -267,7 +267,7 @@ def test_resumed_with_the_same_command(run, tmp_path) -> None:
     """The command of a run with --resume added is the command to resume it."""
     copied = tmp_path / "copy"
     shutil.copytree(run.folder, copied)
-    arguments = ["--groups", 6, "--evaluations", 200, "--resume", "--out", copied]
+    arguments = ["--groups", 6, "--evaluations", 800, "--resume", "--out", copied]
     assert call("train", *run.inputs, *arguments).exit_code == 0
 
 
@@ -275,7 +275,7 @@ def test_resumed_with_the_same_command(run, tmp_path) -> None:
     ("arguments", "started", "got"),
     [
         (["--seed", 1], "seed 0", "1"),
-        (["--evaluations", 300], "evaluations 200", "300"),
+        (["--evaluations", 300], "evaluations 800", "300"),
         (["--strategy", "colocrl"], "strategy 'reinforce'", "'colocrl'"),
         (["--cluster", "k80x4"], "cluster 'pair'", "another cluster"),
         (["--workload", "rnnlm"], "graph 'chains'", "another graph"),
