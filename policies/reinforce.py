@@ -36,12 +36,14 @@ class _Moves:
 
     Attributes:
         choices: The choices after each, ``[num_moves, num_groups]``.
+        rewards: What these are worth, ``[num_moves]``.
         seconds: Their step times, infinite where infeasible, ``[num_moves]``.
         credits: What each decision that it changed is worth, ``[num_moves, num_groups]``.
         num_made: How many were made.
     """
 
     choices: NDArray[np.int32]
+    rewards: NDArray[np.float64]
     seconds: NDArray[np.float64]
     credits: NDArray[np.float64]
     num_made: int = 0
@@ -50,7 +52,8 @@ class _Moves:
     def none(cls, num_moves: int, num_groups: int) -> _Moves:
         """Room for so many."""
         shape = num_moves, num_groups
-        return cls(np.zeros(shape, np.int32), np.full(num_moves, np.inf), np.zeros(shape))
+        rewards, seconds = np.zeros(num_moves), np.full(num_moves, np.inf)
+        return cls(np.zeros(shape, np.int32), rewards, seconds, np.zeros(shape))
 
 
 class _Batch:
@@ -218,18 +221,21 @@ class Trainer:
             self.num_skipped_updates += bool(update.skipped)
 
         # log
+        all_rewards = np.concatenate([rewards, tried.rewards])
+        all_seconds = np.concatenate([seconds, tried.seconds])
+        of_feasible = all_seconds[np.isfinite(all_seconds)]
         before = self.rows[-1] if self.rows else None
         row = Metrics(
             step=len(self.rows) + 1,
             evaluations=self.evaluations,
             best_step_time_seconds=float(self.best_so_far[self.evaluations - 1]),
-            mean_step_time_seconds=float(seconds[feasible].mean()) if feasible.any() else np.nan,
-            mean_reward=float(rewards.mean()),
+            mean_step_time_seconds=float(of_feasible.mean()) if len(of_feasible) else np.nan,
+            mean_reward=float(all_rewards.mean()),
             baseline=baseline,
             policy_loss=float(update.policy_loss),
             entropy_bonus=float(update.entropy_bonus),
             gradient_norm=float(update.gradient_norm),
-            num_feasible=int(feasible.sum() + np.isfinite(tried.seconds).sum()),
+            num_feasible=len(of_feasible),
             num_distinct=len(np.unique(np.concatenate([choices, tried.choices]), axis=0)),
             num_moves=tried.num_made,
             num_skipped_updates=self.num_skipped_updates,
@@ -237,7 +243,7 @@ class Trainer:
             wall_evaluation_seconds=self._evaluation_seconds,
         )
         self.batch = Batch(
-            step_time_seconds=np.concatenate([seconds, tried.seconds]),
+            step_time_seconds=all_seconds,
             advantages=advantages,
             credits=tried.credits[tried.credits != 0],
             entropies=np.asarray(update.entropies),
@@ -427,7 +433,7 @@ class Trainer:
                 self._begin_walk(sampled, rewards, beginnings)
             moved = self.walk.propose(self.rng)
             found, seconds = self._evaluate(moved[None])
-            moves.choices[row], moves.seconds[row] = moved, seconds[0]
+            moves.choices[row], moves.rewards[row], moves.seconds[row] = moved, found[0], seconds[0]
             reward, chance = float(found[0]), self.rng.random()
             if not np.isfinite(reward):  # as where a measurement says nan: nothing is learned
                 continue
