@@ -32,3 +32,17 @@ def test_infeasible_ones_are_kept_only_while_all_are() -> None:
     assert elites.choices[:, 0].tolist() == [3]
     _add(elites, (4, np.nan, False), (5, -8, False))
     assert elites.choices[:, 0].tolist() == [3]
+
+
+def test_as_if_all_were_sorted() -> None:
+    """Whatever the batches, as the best few of all that was seen, each as it was seen first."""
+    rng = np.random.default_rng(0)
+    rewards = -rng.integers(1, 9, 40).astype(float)  # of each choice, with ties
+    elites, seen = Elites(5, 1), []
+    for _ in range(60):
+        batch = rng.integers(0, 40, int(rng.integers(1, 4)))
+        _add(elites, *((choice, rewards[choice], True) for choice in batch))
+        seen += [choice for choice in dict.fromkeys(batch.tolist()) if choice not in seen]
+        expected = sorted(seen, key=lambda choice: -rewards[choice])[:5]
+        assert elites.choices[:, 0].tolist() == expected
+        assert elites.rewards.tolist() == rewards[expected].tolist()
