@@ -56,13 +56,16 @@ def check_start(start: RunFolder, config: RunConfig) -> None:
             )
     if not start.finished:
         raise UsageError(f"{start.path}: not finished; expected a run that is")
-    if (
-        began.training | {"batch_size": MEASURED_BATCH_SIZE} != config.training
-    ):  # its policy is what training goes on with
+    if _settings_of_policy(began) != _settings_of_policy(config):  # training goes on with it
         raise UsageError(
             f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it, as "
             "it trains with other settings"
         )
+
+
+def _settings_of_policy(config: RunConfig) -> dict[str, Any]:
+    """The settings of training, but for the batch size, which differs where steps are measured."""
+    return {name: value for name, value in config.training.items() if name != "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ class _PolicySearch:
                 evaluations=evaluations,
                 seed=seed,
                 first=start,
-                batch_size=MEASURED_BATCH_SIZE,
+                batch_size=int(record.config.training["batch_size"]),
             )
         settings: dict[str, Any] = dict(record.config.training)
         try:

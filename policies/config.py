@@ -16,7 +16,8 @@ class TrainingConfig:
     Attributes:
         name: Name of the preset, for records.
         method: Name of the strategy, for results.
-        network: Of the policy: ``"lstm"``, that of the paper.
+        network: Of the policy: ``"lstm"``, that of the paper, or ``"graph"``, for any graph and
+            cluster.
         hidden: Units of each layer of the network.
         batch_size: Placements evaluated per step.
         move_share: Part of each batch that is not sampled from the policy, but made of moves of few

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -49,14 +50,14 @@ class _Moves:
     num_made: int = 0
 
     @classmethod
-    def none(cls, num_moves: int, num_groups: int) -> _Moves:
-        """Room for so many."""
+    def room_for(cls, num_moves: int, num_groups: int) -> _Moves:
+        """So many, none of them tried yet."""
         shape = num_moves, num_groups
         rewards, seconds = np.zeros(num_moves), np.full(num_moves, np.inf)
         return cls(np.zeros(shape, np.int32), rewards, seconds, np.zeros(shape))
 
 
-class _Batch:
+class _Rows:
     """Rows to learn from; those that are not filled have no weight."""
 
     def __init__(self, num_rows: int, num_groups: int) -> None:
@@ -191,7 +192,7 @@ class Trainer:
         tried = self._try_moves(choices, rewards)
 
         # take the step, on the very choices that were evaluated and on the best so far
-        batch = _Batch(config.batch_size + config.num_elites, self.problem.num_groups)
+        batch = _Rows(config.batch_size + config.num_elites, self.problem.num_groups)
         batch.add(
             sampled, np.append(advantages, np.zeros(len(sampled) - len(choices))) / len(choices)
         )
@@ -422,7 +423,7 @@ class Trainer:
         """
         budget = len(self.best_so_far) - self.evaluations
         num_moves = min(self.config.batch_size - self.num_samples, budget)
-        moves = _Moves.none(num_moves if self.walk.can_move else 0, self.problem.num_groups)
+        moves = _Moves.room_for(num_moves if self.walk.can_move else 0, self.problem.num_groups)
         if not len(moves.choices):
             return moves
         beginnings = np.argsort(rewards, kind="stable").tolist()  # the best is last
@@ -538,43 +539,8 @@ def search(
     return trainer.run(on_progress, seconds=seconds)
 
 
-def search_colocrl(
-    problem: Problem,
-    *,
-    evaluations: int,
-    seed: int,
-    seconds: float | None = None,
-    start: NDArray[np.int32] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> SearchResult:
-    """:func:`search` as in the paper, which starts from nothing whatever `start` is."""
-    return search(
-        problem,
-        evaluations=evaluations,
-        seed=seed,
-        seconds=seconds,
-        start=start,
-        on_progress=on_progress,
-        config=COLOCRL,
-    )
+search_colocrl = functools.partial(search, config=COLOCRL)
+""":func:`search` as in the paper, which starts from nothing whatever `start` is."""
 
-
-def search_ppo(
-    problem: Problem,
-    *,
-    evaluations: int,
-    seed: int,
-    seconds: float | None = None,
-    start: NDArray[np.int32] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> SearchResult:
-    """:func:`search` by PPO instead of REINFORCE."""
-    return search(
-        problem,
-        evaluations=evaluations,
-        seed=seed,
-        seconds=seconds,
-        start=start,
-        on_progress=on_progress,
-        config=PPO,
-    )
+search_ppo = functools.partial(search, config=PPO)
+""":func:`search` by PPO instead of REINFORCE."""

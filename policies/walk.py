@@ -59,6 +59,9 @@ class Walk:
         for group, others in enumerate(neighbours.adjacent):
             np.add.at(edges[group], others, 1.0)
         self._near = _NEAR * edges / np.maximum(edges.sum(axis=1, keepdims=True), 1.0)
+        num_others = np.maximum(problem.allowed.sum(axis=1, keepdims=True) - 1, 1)
+        self._elsewhere = (1 - _NEAR) / num_others  # [num_groups, 1]
+        self._one_hot = np.eye(problem.num_devices)
         # as many moves as there are of single op groups
         self._patience = sum(len(devices) - 1 for devices in neighbours.devices)
         self.choices: NDArray[np.int32] | None = None
@@ -165,8 +168,8 @@ class Walk:
         """How often to send each op group to each device, ``[num_groups, num_devices]``."""
         assert self.choices is not None  # noqa: S101
         rows = np.arange(len(self.choices))
-        weights: NDArray[np.float64] = self._near @ np.eye(self._allowed.shape[1])[self.choices]
-        weights += (1 - _NEAR) / np.maximum(self._allowed.sum(axis=1, keepdims=True) - 1, 1)
+        weights: NDArray[np.float64] = self._near @ self._one_hot[self.choices]
+        weights += self._elsewhere
         over_here = self.preferences - self.preferences[rows, self.choices][:, None]
         weights *= np.exp(np.clip(over_here, -_MOST, _MOST)) * self._allowed
         weights[rows, self.choices] = 0.0
