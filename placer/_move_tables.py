@@ -8,7 +8,7 @@ one is negative.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,37 @@ _WINDOW = np.dtype(
         ("end", "i8"),  # of its op starts
     ]
 )
+
+PROPOSAL = np.dtype(
+    [
+        ("group", "u4"),  # the op group that moves
+        ("towards", "u4"),  # another one, to whose device it goes; or itself
+        ("device", "u4"),  # where it goes if it may not go there, or is there
+        ("other", "u4"),  # where it goes if it is on that device
+    ]
+)
+"""A move of an op group, whatever device it is on."""
+
+OUTCOME = np.dtype([("seconds", "f8"), ("change", "f8"), ("origin", "u4")], align=True)
+"""What a proposal came to: the step time, by how much it differs, and where the group was."""
+
+
+class PlacedGroups(NamedTuple):
+    """Op groups, and where they are."""
+
+    ops: Indices  # [num_ops] by group
+    offsets: Indices  # [num_groups + 1] where the ops of each group begin, and the end
+    allowed: Bools  # [num_groups, num_devices]
+    choices: NDArray[np.int32]  # [num_groups]
+
+
+def device_of(proposal: Any, allowed: Bools, choices: NDArray[np.int32]) -> int:
+    """Where a proposal sends its op group; compiled code calls it, too."""
+    group, device = proposal["group"], proposal["device"]
+    here, there = choices[group], choices[proposal["towards"]]
+    if there != here and allowed[group, there]:
+        return int(there)
+    return int(proposal["other"] if device == here else device)
 
 
 class MoveTables(NamedTuple):

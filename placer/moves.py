@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from placer._move_tables import new_move_tables
+from placer._move_tables import OUTCOME, PlacedGroups, Records, device_of, new_move_tables
 from placer._tables import Tables, new_recording, new_start_order_scratch
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
@@ -22,6 +22,7 @@ _MEMORY = 0.1  # weight of the last trial in what trials take, but for the first
 _LEAST_TRIALS = 4  # as many are made before anything is concluded
 _FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the others
 _ROWS = 16  # how many full runs to make at once
+_PAUSE_AFTER = 10_000  # op starts of a walk, some milliseconds
 _MOST_WRITTEN = 2  # op starts per op to write into a record before another one is made
 
 
@@ -126,7 +127,7 @@ class Moves:
 
             self._simulate_rows = start_order.simulate_rows
             self._try_one, self._try_many = moves.try_move, moves.try_moves
-            self._set_base = moves.set_base
+            self._walk, self._set_base = moves.walk, moves.set_base
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
@@ -253,6 +254,71 @@ class Moves:
             self._tables_of_moves.is_committed[0] = True
         else:
             self._can_try = None
+
+    def walk(
+        self, groups: PlacedGroups, proposals: Records, limits: NDArray[np.float64]
+    ) -> Records:
+        """Tries moves of op groups in turn, and makes each that changes the step time little.
+
+        It pauses after some milliseconds. Arguments are not checked.
+
+        Args:
+            groups: All op groups; where they are is that of the base, and is kept right.
+            proposals: The moves, as ``placer._move_tables.PROPOSAL``, ``[num_proposals]``.
+            limits: A move is made if the step time, in seconds, changes by less,
+                ``[num_proposals]``.
+
+        Returns:
+            What those that were tried came to, as ``placer._move_tables.OUTCOME``; at least one.
+        """
+        self._last = None
+        outcomes = np.empty(len(proposals), OUTCOME)
+        cost = self._costs[len(groups.offsets) <= len(groups.ops)]
+        first = work = 0  # work in op starts
+        while first < len(proposals) and work < _PAUSE_AFTER:
+            rest = slice(first, first + cost.how_many_trials(len(proposals) - first))
+            is_unknown = True
+            if rest.stop > first and self._record():
+                tried, is_unknown, starts, written, self._step_ns = self._walk(
+                    self._addresses,
+                    groups,
+                    self._devices,
+                    proposals[rest],
+                    limits[rest],
+                    outcomes[rest],
+                    self._step_ns,
+                    cost.most_starts,
+                    _MOST_WRITTEN * self._graph.num_ops - self._num_written,
+                    _PAUSE_AFTER - work,
+                )
+                cost.learn(starts, is_unknown, tried + is_unknown)
+                self._step_seconds = self._step_ns / _NS
+                self._num_written += written
+                if self._num_written > _MOST_WRITTEN * self._graph.num_ops:
+                    self._can_try = None
+                first, work = first + tried, work + starts
+            else:
+                cost.learn_of_full_runs(1)
+            if is_unknown:
+                self._walk_by_full_run(groups, proposals[first], limits[first], outcomes[first])
+                first, work = first + 1, work + cost.most_starts
+        return outcomes[:first]
+
+    def _walk_by_full_run(
+        self, groups: PlacedGroups, proposal: np.void, limit: float, outcome: np.void
+    ) -> None:
+        """Tries one move of a walk, and makes it if it changes the step time little."""
+        group = proposal["group"]
+        ops = groups.ops[groups.offsets[group] : groups.offsets[group + 1]]
+        device = device_of(proposal, groups.allowed, groups.choices)
+        seconds = self._run(ops, device)
+        change = seconds - self._step_seconds
+        outcome["seconds"], outcome["change"] = seconds, change
+        outcome["origin"] = groups.choices[group]
+        if change < limit:
+            self._last = _Tried(ops, device, seconds, np.inf, 0)
+            self.commit()
+            groups.choices[group] = device
 
     def _record(self) -> bool:
         """Records the schedule of the base if that is yet to be done; whether there can be trials.

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from placer._kernels.heaps import pop_event, push_event
 from placer._kernels.jit import borrow, finder, helper, jit, subroutine
-from placer._move_tables import NONE, Indices, MoveTables, Records
-from placer._tables import Bools, Floats, Recording
+from placer._move_tables import NONE, Indices, MoveTables, PlacedGroups, Records, device_of
+from placer._tables import Bools, Floats, Ints, Recording
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
@@ -37,6 +37,7 @@ Integer = int | np.integer[Any]
 Addresses = NDArray[np.int64]
 
 _find_tables = finder(MoveTables.zeros())
+_device_of = helper(device_of)
 
 _QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
 _TRIALS, _CUTS, _STARTS = range(3)  # counters: of all time
@@ -990,6 +991,64 @@ def try_moves(
         results[i], starts = _try_move(m, moving, devices[i], step_ns, most_starts)
         num_starts += starts
     return num_starts
+
+
+@jit
+def walk(
+    addresses: Addresses,
+    groups: PlacedGroups,
+    placement: Ints,
+    proposals: Records,
+    limits: Floats,
+    outcomes: Records,
+    step_ns: float,
+    most_starts: int,
+    most_written: int,
+    most_in_all: int,
+) -> tuple[int, bool, int, int, float]:
+    """Tries proposals one after the other, and makes those that change the step time little.
+
+    Args:
+        addresses: Those of the base and working memory, a ``MoveTables``.
+        groups: The op groups; where they are is kept right.
+        placement: The base, ``[num_ops]``, kept right.
+        proposals: The proposals, ``[num_proposals]``.
+        limits: A proposal is made if the step time, in seconds, changes by less,
+            ``[num_proposals]``.
+        outcomes: Gets what the proposals come to, ``[num_proposals]``.
+        step_ns: Step time of the base, in nanoseconds.
+        most_starts: After so many op starts of one move a full run is better.
+        most_written: When more op starts are to be written into the base, recording is better.
+        most_in_all: After so many op starts it pauses.
+
+    Returns:
+        How many were tried; whether a full run must tell about the next; how many ops were
+        started; how many of these are written into the base; and its step time in nanoseconds.
+    """
+    m, groups = _find_tables(addresses), borrow(groups)
+    num_tried = num_starts = num_written = 0
+    while num_tried < len(limits) and num_written <= most_written and num_starts < most_in_all:
+        _commit(m)
+        proposal, outcome = proposals[num_tried], outcomes[num_tried]
+        group = proposal.group
+        ops = groups.ops[groups.offsets[group] : groups.offsets[group + 1]]
+        device = _device_of(proposal, groups.allowed, groups.choices)
+        tried_ns, starts = _try_move(m, ops, np.uint32(device), step_ns, most_starts)
+        num_starts += starts
+        if tried_ns == UNKNOWN:
+            return num_tried, True, num_starts, num_written, step_ns
+        outcome.seconds = tried_ns / 1e9
+        outcome.change = outcome.seconds - step_ns / 1e9
+        outcome.origin = groups.choices[group]
+        if outcome.change < limits[num_tried]:
+            m.is_committed[0] = True
+            groups.choices[group] = device
+            for op in ops:
+                placement[op] = device
+            num_written += starts
+            step_ns = tried_ns
+        num_tried += 1
+    return num_tried, False, num_starts, num_written, step_ns
 
 
 @helper

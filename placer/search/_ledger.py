@@ -75,11 +75,19 @@ class Ledger:
         """Whether the budget of seconds is spent."""
         return time.perf_counter() - self._began >= self._seconds
 
-    @property
-    def spent(self) -> float:
-        """The part of the budget that is spent, from 0 to 1, of evaluations or of seconds."""
+    def spent(self, count: int) -> NDArray[np.float64]:
+        """The part of the budget, of evaluations or of seconds, that each of the next ones ends at.
+
+        Args:
+            count: How many evaluations. The seconds are those of now.
+
+        Returns:
+            From 0 to 1, ``[count]``.
+        """
         by_seconds = (time.perf_counter() - self._began) / self._seconds
-        return min(1.0, max(self.count / self._evaluations, by_seconds))
+        evaluations = np.arange(self.count + 1, self.count + count + 1)
+        spent: NDArray[np.float64] = np.clip(evaluations / self._evaluations, by_seconds, 1.0)
+        return spent
 
     def evaluate(self, choices: NDArray[np.int32]) -> NDArray[np.float64]:
         """Evaluates as many of the choices ``[batch, num_groups]`` as the budget permits.
@@ -98,29 +106,26 @@ class Ledger:
             if excess[row] < self._least_excess:
                 self._least_excess, self._reason = float(excess[row]), result.reasons[row]
         seconds = np.where(feasible, result.step_time_seconds, np.inf)
-        now = slice(self.count, self.count + len(choices))
+        self.add(seconds, choices.__getitem__)
+        return np.where(feasible, seconds, INFEASIBLE_COST + excess)
+
+    def add(
+        self, seconds: NDArray[np.float64], choices_of: Callable[[int], NDArray[np.int32]]
+    ) -> None:
+        """Enters evaluations, one or more.
+
+        Args:
+            seconds: The step times, infinite if infeasible, ``[batch]``.
+            choices_of: Gives the choices of one of them, ``[num_groups]``.
+        """
+        now = slice(self.count, self.count + len(seconds))
         self._step_times[now] = seconds
         self._seconds_so_far[now] = time.perf_counter() - self._began
         self.count = now.stop
         best = int(seconds.argmin())
-        self._keep(float(seconds[best]), choices[best])
-        return np.where(feasible, seconds, INFEASIBLE_COST + excess)
-
-    def add(self, seconds: float, choices: NDArray[np.int32]) -> None:
-        """Enters an evaluation that was made elsewhere; infinite seconds if infeasible.
-
-        Args:
-            seconds: The step time.
-            choices: The choices, ``[num_groups]``; copied if they are the best.
-        """
-        self._step_times[self.count] = seconds
-        self._seconds_so_far[self.count] = time.perf_counter() - self._began
-        self.count += 1
-        self._keep(seconds, choices)
-
-    def _keep(self, seconds: float, choices: NDArray[np.int32]) -> None:
-        if seconds < self._best_seconds:
-            self._best_seconds, self._best_choices = seconds, choices.copy()
+        if seconds[best] < self._best_seconds:
+            self._best_seconds = float(seconds[best])
+            self._best_choices = choices_of(best).copy()
         if self.count - self._num_told >= _BATCH:
             self._tell()
 

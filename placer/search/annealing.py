@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from placer._draw import draw_choices
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import INFEASIBLE_COST, Ledger
-from placer.search._walk import Walk
-from placer.search.neighbours import Neighbours, uniforms
+from placer.search._walk import LEAST, Walk
+from placer.search.neighbours import Neighbours
 
+_BLOCK = 64  # moves that are drawn at a time
 _SAMPLES = 50  # moves uphill that tell the first temperature
 _ACCEPTED = 1e-3  # chance at first of the median of the moves uphill
 _COLDEST = 1e-2  # the last temperature over the first
@@ -32,11 +33,12 @@ def search(
 
     Kirkpatrick, Gelatt and Vecchi, *Optimization by simulated annealing*, Science 220, 1983: a
     move that costs `change` seconds is made with the chance ``exp(-change / temperature)``
-    (Metropolis et al. 1953). The temperature falls geometrically as the budget is spent. The first
-    fifty moves uphill are samples and not made; their median and the chance that such a move is to
-    have set the first temperature (Johnson et al., *Optimization by simulated annealing: part I*,
-    Operations Research 37, 1989). That chance is low, as a high temperature would forget a good
-    `start`. From a feasible placement no infeasible
+    (Metropolis et al. 1953), that is if it costs less than the temperature times an exponential
+    random number. The temperature falls geometrically as the budget is spent. The first fifty
+    moves uphill, and the others in their block of 64 draws, are samples and not made; their median
+    and the chance that such a move is to have set the first temperature (Johnson et al.,
+    *Optimization by simulated annealing: part I*, Operations Research 37, 1989). That chance is
+    low, as a high temperature would forget a good `start`. From a feasible placement no infeasible
     one is accepted; among infeasible ones the memory that they lack is annealed likewise.
 
     See :class:`placer.problem.Search` for arguments, result and errors.
@@ -55,19 +57,17 @@ def search(
     # seconds for feasible placements, bytes that are lacking for infeasible ones
     uphill: tuple[list[float], list[float]] = ([], [])
     hottest = [0.0, 0.0]
-    for u, v, chance in uniforms(rng, 3):
-        if not (ledger.left and neighbours.movable):
-            break
-        change = walk.try_move(*neighbours.pick(walk.choices, u, v)) - walk.cost
-        if change <= 0:
-            walk.accept()
-            continue
-        if math.isinf(change):
-            continue
-        unit = int(walk.cost >= INFEASIBLE_COST)
-        if len(uphill[unit]) < _SAMPLES:
-            uphill[unit].append(change)
-            hottest[unit] = float(np.median(uphill[unit])) / -math.log(_ACCEPTED)
-        elif chance < math.exp(-change / (hottest[unit] * _COLDEST**ledger.spent)):
-            walk.accept()
+    while ledger.left and neighbours.movable:
+        proposals = neighbours.draw(rng, _BLOCK)
+        energies = rng.standard_exponential(_BLOCK)
+        while len(proposals) and ledger.left:
+            unit = int(walk.cost >= INFEASIBLE_COST)
+            temperatures = hottest[unit] * _COLDEST ** ledger.spent(len(proposals))
+            changes = walk.take(proposals, np.maximum(temperatures * energies, LEAST))
+            proposals, energies = proposals[len(changes) :], energies[len(changes) :]
+            if hottest[unit] == 0:
+                uphill[unit].extend(changes[(changes > 0) & np.isfinite(changes)].tolist())
+        for unit, found in enumerate(uphill):
+            if len(found) >= _SAMPLES:
+                hottest[unit] = float(np.median(found)) / -math.log(_ACCEPTED)
     return ledger.result()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer._draw import draw_choices
+from placer._move_tables import Records
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
 from placer.search._walk import Walk
@@ -46,11 +47,11 @@ def search(
     rng = np.random.default_rng(seed)
     begin = draw_choices(problem, rng, 1)[0] if start is None else problem.check_start(start)
     neighbours = Neighbours(problem)
-    moves = [(group, to) for group in neighbours.movable for to in neighbours.devices[group]]
+    moves = neighbours.all()
     while ledger.left:
         walk = Walk(ledger, begin)
-        _climb(walk, moves, ledger, rng)
-        if not moves:
+        _climb(walk, moves, rng)
+        if not len(moves):
             break
         begin = walk.choices if ledger.best_choices is None else ledger.best_choices.copy()
         for group in rng.choice(neighbours.movable, _KICKED).tolist():
@@ -58,16 +59,16 @@ def search(
     return ledger.result()
 
 
-def _climb(
-    walk: Walk, moves: list[tuple[int, int]], ledger: Ledger, rng: np.random.Generator
-) -> None:
+def _climb(walk: Walk, moves: Records, rng: np.random.Generator) -> None:
     """Moves while that helps, and there is budget."""
+    limits = np.zeros(len(moves))
     helped = True
     while helped:
         helped = False
-        for group, device in rng.permutation(moves).tolist():
-            if not ledger.left:
+        left = rng.permutation(moves)
+        while len(left):
+            changes = walk.take(left, limits[: len(left)])
+            if not len(changes):
                 return
-            if walk.choices[group] != device and walk.try_move(group, device) < walk.cost:
-                walk.accept()
-                helped = True
+            helped = helped or bool((changes < 0).any())
+            left = left[len(changes) :]

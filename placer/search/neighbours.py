@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._units import label_edges
+from placer._move_tables import PROPOSAL, Records
 from placer.problem import Problem
 
-_BLOCK = 1024  # draws at a time: a call of the generator takes as long as trying a move
 _NEAR = 0.7  # part of the moves that go to where a tensor comes from or goes to
 _DEVIATIONS = 4.0  # op groups whose devices a draw near the start takes anew, on average
 
@@ -20,40 +20,78 @@ class Neighbours:
 
     Attributes:
         movable: Op groups that may go to several devices.
-        devices: Where each op group may go, ``[num_groups]`` lists.
-        adjacent: Op groups that each exchanges tensors or signals with, ``[num_groups]`` lists.
     """
 
     def __init__(self, problem: Problem) -> None:
-        rows, row_of_group = np.unique(problem.allowed, axis=0, return_inverse=True)
-        devices: list[list[int]] = [np.flatnonzero(row).tolist() for row in rows]
-        self.devices = [devices[row] for row in row_of_group.ravel().tolist()]
-        self.movable = [group for group, found in enumerate(self.devices) if len(found) > 1]
-        self.adjacent: list[list[int]] = [[] for _ in self.devices]
-        producers, consumers, _ = label_edges(problem.graph, problem.groups.group_of_op)
-        for producer, consumer in zip(producers.tolist(), consumers.tolist(), strict=True):
-            self.adjacent[producer].append(consumer)
-            self.adjacent[consumer].append(producer)
+        num_groups = problem.num_groups
+        num_allowed = problem.allowed.sum(axis=1)
+        self._movable = np.flatnonzero(num_allowed > 1)
+        self.movable: list[int] = self._movable.tolist()
+        # devices by op group, where those of each begin, and the end
+        self._devices = np.nonzero(problem.allowed)[1]
+        self._first_device = np.append(0, num_allowed.cumsum())
+        # likewise the op groups that each exchanges tensors with
+        group_of_op = problem.groups.group_of_op.astype(np.int64)
+        producers, consumers = (group_of_op[ops] for ops in problem.graph.edges[:2])
+        pairs = (producers * num_groups + consumers)[producers != consumers]
+        pairs.sort(kind="stable")  # they are nearly in order, for which this is fast
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        ends = np.column_stack(np.divmod(pairs, num_groups))
+        by_group = np.argsort(ends.ravel(), kind="stable")
+        self._adjacent = ends[:, ::-1].ravel()[by_group]
+        self._first_adjacent = np.append(
+            0, np.bincount(ends.ravel(), minlength=num_groups).cumsum()
+        )
 
-    def pick(self, choices: NDArray[np.int32], u: float, v: float) -> tuple[int, int]:
-        """Draws a move by two numbers in [0, 1).
+    @functools.cached_property
+    def devices(self) -> list[list[int]]:
+        """Where each op group may go, ``[num_groups]`` lists."""
+        return _lists(self._devices, self._first_device)
+
+    @functools.cached_property
+    def adjacent(self) -> list[list[int]]:
+        """Op groups that each exchanges tensors or signals with, ``[num_groups]`` lists."""
+        return _lists(self._adjacent, self._first_adjacent)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Records:
+        """Draws moves.
 
         An op group goes where one goes that it exchanges tensors with, which saves a transfer; or
         else, as in 30% of all draws, to any other device that it may go to.
 
+        Args:
+            rng: All randomness comes from it.
+            count: How many.
+
         Returns:
-            The op group and its new device.
+            The moves, as ``placer._move_tables.PROPOSAL``, ``[count]``.
         """
-        group = self.movable[int(u * len(self.movable))]
-        devices, adjacent, here = self.devices[group], self.adjacent[group], choices[group]
-        near, v = v < _NEAR, v / _NEAR if v < _NEAR else (v - _NEAR) / (1 - _NEAR)
-        if near and adjacent:
-            which, v = divmod(v * len(adjacent), 1)
-            device = int(choices[adjacent[int(which)]])
-            if device != here and device in devices:
-                return group, device
-        device = devices[int(v * (len(devices) - 1))]
-        return group, devices[-1] if device == here else device
+        which, near, towards, device = rng.random((4, count))
+        groups = self._movable[(which * len(self._movable)).astype(np.intp)]
+        first, end = self._first_device[groups], self._first_device[groups + 1]
+        first_adjacent = self._first_adjacent[groups]
+        num_adjacent = self._first_adjacent[groups + 1] - first_adjacent
+        is_near = (near < _NEAR) & (num_adjacent > 0)
+        drawn = np.empty(count, PROPOSAL)
+        drawn["group"] = drawn["towards"] = groups
+        drawn["towards"][is_near] = self._adjacent[
+            (first_adjacent + (towards * num_adjacent).astype(np.intp))[is_near]
+        ]
+        drawn["device"] = self._devices[first + (device * (end - 1 - first)).astype(np.intp)]
+        drawn["other"] = self._devices[end - 1]
+        return drawn
+
+    def all(self) -> Records:
+        """Each op group to each other device, as ``placer._move_tables.PROPOSAL``."""
+        num_others = np.diff(self._first_device) - 1
+        groups = np.repeat(np.arange(len(num_others)), num_others)
+        found = np.empty(len(groups), PROPOSAL)
+        found["group"] = found["towards"] = groups
+        is_last = np.zeros(len(self._devices), bool)
+        is_last[self._first_device[1:] - 1] = True
+        found["device"] = self._devices[~is_last]
+        found["other"] = np.repeat(self._devices[is_last], num_others)
+        return found
 
     def related(self, rng: np.random.Generator, count: int) -> list[int]:
         """Draws up to so many movable op groups that hang together, the first at random."""
@@ -67,10 +105,10 @@ class Neighbours:
         return found
 
 
-def uniforms(rng: np.random.Generator, count: int) -> Iterator[list[float]]:
-    """Draws `count` numbers in [0, 1) at a time, without end."""
-    while True:
-        yield from rng.random((_BLOCK, count)).tolist()
+def _lists(values: NDArray[np.int64], offsets: NDArray[np.int64]) -> list[list[int]]:
+    """Cuts values where each list begins; the end comes last."""
+    found: list[int] = values.tolist()
+    return [found[first:end] for first, end in itertools.pairwise(offsets.tolist())]
 
 
 def first_probabilities(problem: Problem, start: NDArray[np.int32] | None) -> NDArray[np.float64]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given, settings
 
+from placer._move_tables import device_of
 from placer.graph import Op, OpGraph, Output
 from placer.grouping import OpGroups
 from placer.problem import Problem
@@ -11,7 +13,8 @@ from placer.search.genetic import _keys_of
 from placer.search.neighbours import Neighbours, devices_at, first_probabilities
 from placer.simulator import Simulator
 from tests.heuristics.builders import gpus
-from tests.toys import make_toy
+from tests.search.tiny import problems
+from tests.toys import all_choices, make_toy
 
 
 def _chain_with_a_fixed_end() -> Problem:
@@ -38,8 +41,10 @@ def test_moves_go_elsewhere_where_they_may() -> None:
     problem = _chain_with_a_fixed_end()
     neighbours = Neighbours(problem)
     choices = np.array([0, 1, 1, 2, 2, 2], np.int32)
-    rng = np.random.default_rng(0)
-    drawn = [neighbours.pick(choices, *rng.random(2)) for _ in range(3000)]
+    drawn = [
+        (int(proposal["group"]), device_of(proposal, problem.allowed, choices))
+        for proposal in neighbours.draw(np.random.default_rng(0), 3000)
+    ]
     expected = {
         (group, device)
         for group in range(6)
@@ -50,6 +55,36 @@ def test_moves_go_elsewhere_where_they_may() -> None:
     near = [device in choices[neighbours.adjacent[group]] for group, device in drawn]
     # 0.3 of uniform draws; of the others half of those of three groups in five are near
     assert abs(np.mean(near) - (0.3 * 0.3 + 0.7 * 0.6 * (0.5 + 0.5 * 0.5))) < 0.03
+
+
+def test_all_moves_go_everywhere_else() -> None:
+    """Wherever the op groups are, each to each other device that it may go to, once."""
+    problem = _chain_with_a_fixed_end()
+    moves = Neighbours(problem).all()
+    for choices in all_choices(problem):
+        if not problem.allowed[np.arange(6), choices].all():
+            continue
+        found = [(move["group"], device_of(move, problem.allowed, choices)) for move in moves]
+        expected = problem.allowed.copy()
+        expected[np.arange(6), choices] = False
+        assert sorted(found) == list(zip(*np.nonzero(expected), strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(problem=problems())
+def test_neighbours_are_those_of_the_edges(problem: Problem) -> None:
+    """Op groups with an edge between them, either way, in the order of producers, then consumers."""
+    neighbours = Neighbours(problem)
+    adjacent: list[list[int]] = [[] for _ in range(problem.num_groups)]
+    group_of_op = problem.groups.group_of_op
+    producers, consumers = (group_of_op[ops].tolist() for ops in problem.graph.edges[:2])
+    for producer, consumer in sorted(set(zip(producers, consumers, strict=True))):
+        if producer != consumer:
+            adjacent[producer].append(consumer)
+            adjacent[consumer].append(producer)
+    assert neighbours.adjacent == adjacent
+    assert neighbours.devices == [np.flatnonzero(row).tolist() for row in problem.allowed]
+    assert neighbours.movable == np.flatnonzero(problem.allowed.sum(axis=1) > 1).tolist()
 
 
 def test_related_groups_hang_together() -> None:
