@@ -226,10 +226,8 @@ def _clock_after(ns: float, now: float) -> float:
 
 
 @helper
-def _has_converged(
-    m: MoveTables, now: float, base_now: float, num_used: int, num_seen: int
-) -> bool:
-    """Whether devices, channels and what is under way are as in the base at `base_now`."""
+def _has_converged(m: MoveTables, now: float, base_now: float, num_used: int) -> bool:
+    """Whether devices and channels get free as in the base at `base_now`."""
     for device in range(len(m.devices)):
         last = _before(m.ops, m.devices, device, m.devices[device].expected)
         while last != NONE and _start(m.ops, m.late_ns, last) >= base_now:
@@ -243,9 +241,15 @@ def _has_converged(
             m.channels[channel].base_free_ns, base_now
         ):
             return False
+    return True
+
+
+@helper
+def _has_received(m: MoveTables, now: float, base_now: float, num_seen: int, cut: int) -> bool:
+    """Whether what is under way gets to ops that have not started when it does in the base."""
     for i in range(num_seen):
         op = m.seen[i]
-        if _clock_after(m.ops[op].arrived_ns, now) != _clock_after(
+        if m.ops[op].started != cut and _clock_after(m.ops[op].arrived_ns, now) != _clock_after(
             m.ops[op].base_arrived_ns, base_now
         ):
             return False
@@ -259,7 +263,7 @@ def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, t
     return was_ready
 
 
-@helper
+@subroutine
 def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
     """Whether what is queued will start in the order of the base."""
     copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
@@ -581,17 +585,12 @@ def _try_move(
                     num_disturbed -= 1
                     if m.ops[passed].moved == trial:
                         num_passed += 1
-                num_waiting = zero
-                for i in range(num_seen):
-                    if m.ops[m.seen[i]].started != cut:
-                        m.seen[num_waiting] = m.seen[i]
-                        num_waiting += 1
-                num_seen = num_waiting
                 late = now - base_now
                 if (
                     num_moved == num_passed
                     and (late == 0.0 or reach_ns <= min(now, base_now))
-                    and _has_converged(m, now, base_now, num_used, num_seen)
+                    and _has_converged(m, now, base_now, num_used)
+                    and _has_received(m, now, base_now, num_seen, cut)
                     and _queues_are_in_order(m, cut_ns, trial)
                 ):
                     if num_disturbed == 0 and num_moved == num_moving:
@@ -892,8 +891,9 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
             _put_off(m, op, late_ns)
             op = m.ops[op].next
         _index_starts(m, device, m.devices[device].cut, first, last)
-    for span in range(last + 1, len(m.late_ns)):
-        m.late_ns[span] += late_ns
+    if late_ns != 0.0:
+        for span in range(last + 1, len(m.late_ns)):
+            m.late_ns[span] += late_ns
     _sum_up_effects(m, first, last)
     m.counters[_CUTS] += 1
     stamp = int(m.counters[_CUTS])
