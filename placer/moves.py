@@ -22,8 +22,8 @@ _MEMORY = 0.1  # weight of the last trial in what trials take, but for the first
 _LEAST_TRIALS = 4  # as many are made before anything is concluded
 _FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the others
 _ROWS = 16  # how many full runs to make at once
-_PAUSE_AFTER = 10_000  # op starts of a walk, some milliseconds
-_MOST_WRITTEN = 2  # op starts per op to write into a record before another one is made
+_PAUSE_AFTER = 50_000  # op starts of a walk, some milliseconds
+_MOST_WRITTEN = 8  # op starts per op to write into a record before another one is made
 
 
 class _Cost:

@@ -14,7 +14,8 @@ from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.search._walk import LEAST, Walk
 from placer.search.neighbours import Neighbours
 
-_BLOCK = 64  # moves that are drawn at a time
+_BLOCK = 256  # moves that are drawn at a time
+_SAMPLED_BLOCK = 64  # while the first temperature is not known
 _SAMPLES = 50  # moves uphill that tell the first temperature
 _ACCEPTED = 1e-3  # chance at first of the median of the moves uphill
 _COLDEST = 1e-2  # the last temperature over the first
@@ -58,8 +59,8 @@ def search(
     uphill: tuple[list[float], list[float]] = ([], [])
     hottest = [0.0, 0.0]
     while ledger.left and neighbours.movable:
-        proposals = neighbours.draw(rng, _BLOCK)
-        energies = rng.standard_exponential(_BLOCK)
+        size = _BLOCK if hottest[int(walk.cost >= INFEASIBLE_COST)] else _SAMPLED_BLOCK
+        proposals, energies = neighbours.draw(rng, size), rng.standard_exponential(size)
         while len(proposals) and ledger.left:
             unit = int(walk.cost >= INFEASIBLE_COST)
             temperatures = hottest[unit] * _COLDEST ** ledger.spent(len(proposals))
