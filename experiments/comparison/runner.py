@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ class Runner:
 
     def _problem_of(self, task: Task) -> Problem:
         from placer.problem import Problem
-        from placer.simulator import Simulator
+        from placer.search import hill_climbing
 
         key = task.graph, task.cluster, task.order, task.groups
         if key != self._key:
@@ -72,10 +73,8 @@ class Runner:
             )
             # so that no method is charged for loading compiled code
             choices = self._problem.allowed.argmax(axis=1)
-            self._problem.evaluate(choices[None])
-            if isinstance(self._problem.evaluator, Simulator):
-                session = self._problem.evaluator.moves(self._problem.expand(choices))
-                session.try_move(0, int(choices[0]))
+            with contextlib.suppress(InfeasibleError):
+                hill_climbing.search(self._problem, evaluations=2, seed=0, start=choices)
             self._key = key
         return self._problem
 
