@@ -1,4 +1,4 @@
-"""Records for trying moves from a base schedule; see ``placer._kernels.moves``.
+"""Records for trying moves from a base schedule; see ``placer._kernels.base``.
 
 What is known of an op lies together in memory. Python passes the addresses of all arrays in one, as
 passing them takes longer than most moves (``jit.finder``). A stamp says in which trial, or since
@@ -186,7 +186,7 @@ class MoveTables(NamedTuple):
     starts: Records  # [num_ops] op starts of the last trial
     windows: Records  # [num_ops] of the last trial: from each cut to where the rest is the base's
     is_committed: Bools  # [1] whether the last trial is to be made the base before the next one
-    counters: NDArray[np.int64]  # [6] see ``placer._kernels.moves``
+    counters: NDArray[np.int64]  # [6] see ``placer._kernels.base``
 
     @classmethod
     def zeros(

@@ -122,12 +122,12 @@ class Moves:
         self._num_written = 0  # op starts that were written into the record since it was made
         self._step_ns = np.inf  # of the base, if it is recorded
         if in_order_of_start:
-            from placer._kernels import moves, start_order
+            from placer._kernels import base, moves, start_order
             from placer._kernels.jit import addresses_of
 
             self._simulate_rows = start_order.simulate_rows
             self._try_one, self._try_many = moves.try_move, moves.try_moves
-            self._walk, self._set_base = moves.walk, moves.set_base
+            self._walk, self._set_base = moves.walk, base.set_base
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices

@@ -1,0 +1,363 @@
+"""The base of moves: a recorded schedule, and how a move that was tried is written into it.
+
+Times are relative to *spans*: what comes later is put off by adding to what the spans are late. A
+trial notes what it started, a *window* from each cut to where the rest is the base's. To make the
+move, the windows are written into the base, and the spans of time behind them are put off by the
+shift: that takes about as long as the trial did.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placer._kernels.jit import borrow, finder, helper, jit, subroutine
+from placer._move_tables import NONE, MoveTables, Records
+from placer._tables import Floats, Recording
+
+Integer = int | np.integer[Any]
+Addresses = NDArray[np.int64]
+
+TRIALS, CUTS, STARTS = range(3)  # counters: of all time
+STARTED, WINDOWS, TARGET = range(3, 6)  # and of the last trial: how many, and the device
+
+find_tables = finder(MoveTables.zeros())
+
+
+@helper
+def start_of(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op starts in the base."""
+    ns: float = nodes[op].start_ns + late_ns[nodes[op].span]
+    return ns
+
+
+@helper
+def finish_of(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op finishes in the base."""
+    ns: float = nodes[op].finish_ns + late_ns[nodes[op].span]
+    return ns
+
+
+@helper
+def ready_of(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When an op gets ready in the base."""
+    ns: float = nodes[op].ready_ns + late_ns[nodes[op].ready_span]
+    return ns
+
+
+@helper
+def last_producer_of(nodes: Records, late_ns: Floats, op: int) -> float:
+    """When the last producer of an op starts in the base."""
+    ns: float = nodes[op].last_producer_ns + late_ns[nodes[op].last_span]
+    return ns
+
+
+@helper
+def op_before(nodes: Records, devices: Records, device: int, op: int) -> int:
+    """The op before another one, or the last one before none, on a device of the base."""
+    before: int = devices[device].last if op == NONE else nodes[op].previous
+    return before
+
+
+@helper
+def span_at(m: MoveTables, ns: float) -> int:
+    """The span that an instant of the base lies in."""
+    low, high = 0, len(m.first_ops)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if m.spans[middle].begin_ns + m.late_ns[middle] <= ns:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@helper
+def _copy_bytes(m: MoveTables, op: int, sign: float) -> None:
+    """Adds the copies of what an op sends to the bytes needed where they are, or takes them off."""
+    m.counters[STARTS] += 1
+    this_time = m.counters[STARTS]
+    first_tensor, end_tensor = m.ops[op].first_tensor, m.ops[op].end_tensor
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        slot = m.edges[edge].slot
+        target = m.ops[m.edges[edge].consumer].device
+        sent = slot * len(m.devices) + target
+        if target != m.ops[op].device and m.sent[sent].by != this_time:
+            m.sent[sent].by = this_time
+            tensor = first_tensor + slot
+            if tensor < end_tensor:
+                m.devices[target].needed_bytes += sign * m.tensor_bytes[tensor]
+
+
+@helper
+def _link(nodes: Records, devices: Records, device: Integer, op: Integer, behind: Integer) -> None:
+    """Lets an op follow another one, or none, on a device."""
+    if op == NONE:
+        devices[device].first = behind
+    else:
+        nodes[op].next = behind
+    if behind == NONE:
+        devices[device].last = op
+    else:
+        nodes[behind].previous = op
+
+
+@helper
+def _take_away(m: MoveTables, op: int) -> None:
+    """Takes an op off its device."""
+    device, span = m.ops[op].device, int(m.ops[op].span)
+    behind = m.ops[op].next
+    _link(m.ops, m.devices, device, m.ops[op].previous, behind)
+    while span >= 0 and m.first_ops[span, device] == op:
+        m.first_ops[span, device] = behind
+        span -= 1
+    m.devices[device].num_ops -= 1
+    m.devices[device].needed_bytes -= m.needs[op].lasting_bytes
+
+
+@helper
+def _append(m: MoveTables, op: Integer, span: int, start_ns: float, last: Integer) -> None:
+    """Lets an op start behind the last one, or none, of its device; its tensors arrive as tried."""
+    device, late_ns = m.ops[op].device, m.late_ns[span]
+    finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
+    effect_ns = finish_ns
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        arrival_ns = m.edges[edge].tried_ns
+        effect_ns = max(effect_ns, arrival_ns)
+        m.edges[edge].arrival_ns = arrival_ns - late_ns
+        read = m.inputs[m.edges[edge].input]
+        read.span = span
+        read.start_ns = start_ns - late_ns
+        read.arrival_ns = arrival_ns - late_ns
+    m.ops[op].span = span
+    m.ops[op].start_ns = start_ns - late_ns
+    m.ops[op].finish_ns = finish_ns - late_ns
+    m.ops[op].effect_ns = effect_ns - late_ns
+    _link(m.ops, m.devices, device, last, op)
+
+
+@helper
+def _put_off(m: MoveTables, op: int, late_ns: float) -> None:
+    """Lets an op start later within its span."""
+    m.ops[op].start_ns += late_ns
+    m.ops[op].finish_ns += late_ns
+    m.ops[op].effect_ns += late_ns
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        m.edges[edge].arrival_ns += late_ns
+        m.inputs[m.edges[edge].input].start_ns += late_ns
+        m.inputs[m.edges[edge].input].arrival_ns += late_ns
+
+
+@helper
+def _sum_up_inputs(m: MoveTables, op: Integer) -> None:
+    """Works out since when an op is ready, and its last producer's start."""
+    ready_ns, last_ns = 0.0, -1.0
+    ready_span = last_span = np.uint32(0)
+    for i in range(m.ops[op].first_input, m.ops[op].end_input):
+        span = m.inputs[i].span
+        start_ns = m.inputs[i].start_ns + m.late_ns[span]
+        arrival_ns = m.inputs[i].arrival_ns + m.late_ns[span]
+        if arrival_ns > ready_ns:
+            ready_ns, ready_span = arrival_ns, span
+        if start_ns > last_ns:
+            last_ns, last_span = start_ns, span
+    m.ops[op].ready_ns = ready_ns - m.late_ns[ready_span]
+    m.ops[op].ready_span = ready_span
+    m.ops[op].last_producer_ns = last_ns - m.late_ns[last_span]
+    m.ops[op].last_span = last_span
+
+
+@helper
+def _tell_consumers(m: MoveTables, op: int, stamp: int) -> None:
+    """Works out anew what is known of the inputs of those that read from an op, each once."""
+    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        consumer = m.edges[edge].consumer
+        if m.ops[consumer].seen != stamp:
+            m.ops[consumer].seen = stamp
+            _sum_up_inputs(m, consumer)
+
+
+@helper
+def _index_starts(m: MoveTables, device: Integer, before: Integer, first: int, last: int) -> None:
+    """Notes the first op of a device in each span from `first` to `last`.
+
+    Args:
+        m: The base.
+        device: The device.
+        before: The last op that is as it was, or none.
+        first: The span of the next op as it was, or one that is earlier.
+        last: The last span that has changed.
+    """
+    op = m.devices[device].first if before == NONE else m.ops[before].next
+    if m.first_ops[first, device] != op:
+        lowest = 0 if before == NONE else int(m.ops[before].span) + 1
+        for span in range(lowest, first + 1):
+            m.first_ops[span, device] = op
+    for span in range(first + 1, last + 1):
+        while op != NONE and m.ops[op].span < span:
+            op = m.ops[op].next
+        m.first_ops[span, device] = op
+
+
+@helper
+def _sum_up_effects(m: MoveTables, first: int, last: int) -> None:
+    """Works out when the last effects happen of the spans from `first` to `last`."""
+    for span in range(first, last + 1):
+        m.spans[span].effect_ns = -np.inf
+    for device in range(len(m.devices)):
+        op = m.first_ops[first, device]
+        while op != NONE and m.ops[op].span <= last:
+            span = m.ops[op].span
+            m.spans[span].effect_ns = max(m.spans[span].effect_ns, m.ops[op].effect_ns)
+            op = m.ops[op].next
+    carried_ns = m.spans[first].carried_ns + m.late_ns[first]
+    for span in range(first, len(m.first_ops)):
+        carried_ns = max(carried_ns, m.spans[span].effect_ns + m.late_ns[span])
+        carried_on_ns = carried_ns - m.late_ns[span + 1]
+        if span > last and m.spans[span + 1].carried_ns == carried_on_ns:
+            break
+        m.spans[span + 1].carried_ns = carried_on_ns
+
+
+@helper
+def _write_window(m: MoveTables, window: int, begin: int) -> int:
+    """Writes a window of the last trial into the base.
+
+    Returns:
+        The end of its op starts, which begin at `begin`.
+    """
+    cut_ns, base_ns = m.windows[window].cut_ns, m.windows[window].base_ns
+    late_ns = m.windows[window].late_ns
+    end: int = m.windows[window].end
+    first, last = span_at(m, cut_ns), span_at(m, base_ns)
+    for device in range(len(m.devices)):
+        op = m.first_ops[first, device]
+        while op != NONE and start_of(m.ops, m.late_ns, op) < cut_ns:
+            op = m.ops[op].next
+        m.devices[device].cut = op_before(m.ops, m.devices, device, op)
+        m.devices[device].waiting = m.devices[device].cut
+        op = m.first_ops[last, device]
+        while op != NONE and start_of(m.ops, m.late_ns, op) < base_ns:
+            op = m.ops[op].next
+        m.devices[device].expected = op
+    for span in range(first + 1, last + 1):
+        m.spans[span].begin_ns = min(m.spans[span].begin_ns, base_ns + late_ns - m.late_ns[span])
+    span = first
+    for i in range(begin, end):
+        op, start_ns = m.starts[i].op, m.starts[i].start_ns
+        while span < last and m.spans[span + 1].begin_ns + m.late_ns[span + 1] <= start_ns:
+            span += 1
+        device = m.ops[op].device
+        _append(m, op, span, start_ns, m.devices[device].waiting)
+        m.devices[device].waiting = op
+    for device in range(len(m.devices)):
+        op = m.devices[device].expected
+        _link(m.ops, m.devices, device, m.devices[device].waiting, op)
+        while late_ns != 0.0 and op != NONE and m.ops[op].span == last:
+            _put_off(m, op, late_ns)
+            op = m.ops[op].next
+        _index_starts(m, device, m.devices[device].cut, first, last)
+    if late_ns != 0.0:
+        for span in range(last + 1, len(m.late_ns)):
+            m.late_ns[span] += late_ns
+    _sum_up_effects(m, first, last)
+    m.counters[CUTS] += 1
+    stamp = int(m.counters[CUTS])
+    for i in range(begin, end):
+        _tell_consumers(m, m.starts[i].op, stamp)
+    for device in range(len(m.devices)):
+        op = m.devices[device].expected
+        while late_ns != 0.0 and op != NONE and m.ops[op].span == last:
+            _tell_consumers(m, op, stamp)
+            op = m.ops[op].next
+    return end
+
+
+@subroutine
+def commit(m: MoveTables) -> None:
+    """Makes the last trial the base if it is committed; it must have told its step time."""
+    m = borrow(m)
+    if not m.is_committed[0]:
+        return
+    m.is_committed[0] = False
+    trial, device = m.counters[TRIALS], m.counters[TARGET]
+    num_starts = m.counters[STARTED]
+    for i in range(num_starts):
+        if m.ops[m.starts[i].op].disturbed == trial:
+            _copy_bytes(m, m.starts[i].op, -1.0)
+    for i in range(num_starts):
+        op = m.starts[i].op
+        if m.ops[op].moved == trial:
+            _take_away(m, op)
+            m.ops[op].device = device
+            m.devices[device].num_ops += 1
+            m.devices[device].needed_bytes += m.needs[op].lasting_bytes
+    for i in range(num_starts):
+        if m.ops[m.starts[i].op].disturbed == trial:
+            _copy_bytes(m, m.starts[i].op, 1.0)
+    begin = int(np.int64(0))
+    for window in range(m.counters[WINDOWS]):
+        begin = _write_window(m, window, begin)
+
+
+@helper
+def _begin_spans(m: MoveTables, recording: Recording) -> None:
+    """Cuts time into spans in which about as many ops start each."""
+    num_spans, num_ops, num_pieces = len(m.first_ops), len(m.ops), len(m.line)
+    last_ns = 1.0
+    for op in range(num_ops):
+        last_ns = max(last_ns, recording.start_ns[op])
+    pieces_per_ns = num_pieces / (last_ns + 1.0)
+    m.line.fill(0)
+    for op in range(num_ops):
+        m.line[int(recording.start_ns[op] * pieces_per_ns)] += 1
+    m.late_ns.fill(0.0)
+    m.spans[0].begin_ns = m.spans[0].carried_ns = 0.0
+    for span in range(1, num_spans):
+        m.spans[span].begin_ns = np.inf
+    span = num_here = 0
+    for piece in range(num_pieces):
+        if num_here * num_spans >= num_ops and span + 1 < num_spans:
+            span += 1
+            num_here = 0
+            m.spans[span].begin_ns = piece / pieces_per_ns
+        num_here += m.line[piece]
+
+
+@jit
+def set_base(addresses: Addresses, recording: Recording, needed: Floats) -> None:
+    """Works out what trials need to know of a base whose schedule has been recorded.
+
+    Args:
+        addresses: Those of the base, a ``MoveTables``.
+        recording: Its schedule.
+        needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
+    """
+    m, recording = find_tables(addresses), borrow(recording)
+    m.is_committed[0] = False
+    num_spans = len(m.first_ops)
+    for edge in range(len(m.edges)):
+        m.edges[edge].tried_ns = recording.arrival_ns[edge]
+    _begin_spans(m, recording)
+    m.first_ops.fill(NONE)
+    for device in range(len(needed)):
+        m.devices[device].needed_bytes = needed[device]
+        head, end = recording.sequence_head[device], recording.sequence_end[device]
+        m.devices[device].num_ops = end - head
+        last = NONE
+        span = 0
+        for position in range(head, end):
+            op = np.uint32(recording.sequence[position])
+            start_ns = recording.start_ns[op]
+            while span + 1 < num_spans and m.spans[span + 1].begin_ns <= start_ns:
+                span += 1
+            m.ops[op].device = device
+            _append(m, op, span, start_ns, last)
+            last = op
+        _link(m.ops, m.devices, device, last, NONE)
+        _index_starts(m, device, NONE, 0, num_spans - 1)
+    _sum_up_effects(m, 0, num_spans - 1)
+    for each in range(len(m.ops)):
+        _sum_up_inputs(m, each)

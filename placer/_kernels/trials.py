@@ -1,0 +1,659 @@
+"""What a move changes: simulates from the first op it touches until nothing differs any more.
+
+A *base* is a recorded schedule. A move sends some ops to another device. The schedule is the base's
+up to a *cut*: the instant before the first op whose tensors go elsewhere, or that stays away, or
+that waits for a moved one. From there ops are handled in order of start, as in ``start_order``, but
+what an op waits for is looked up in the base when it is first needed. When at some instant the same
+ops have started as in the base, and all that can still have an effect is as in the base but for a
+shift in time by a constant, the rest is the base's, shifted, up to the next op that the move
+touches: the next cut. If there is none, the step time is known.
+
+What can have an effect: when devices and channels get free, what is under way, and the order of the
+ops that are queued. What lies in the past counts as equal.
+
+Times are in the base's coordinates: after a shift, the clock is set back by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from placer._kernels.base import (
+    CUTS,
+    STARTED,
+    STARTS,
+    TARGET,
+    TRIALS,
+    WINDOWS,
+    finish_of,
+    last_producer_of,
+    op_before,
+    ready_of,
+    span_at,
+    start_of,
+)
+from placer._kernels.heaps import pop_event, push_event
+from placer._kernels.jit import borrow, helper, subroutine
+from placer._move_tables import NONE, Indices, MoveTables, Records
+from placer._tables import Bools, Floats
+
+UNKNOWN = -1.0
+"""In place of a step time: a full run must tell."""
+
+_QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
+_FROM_BASE, _FROM_LINE, _FROM_QUEUE = range(3)  # where a candidate waits
+_MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
+
+
+@helper
+def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
+    """Sets all devices to a cut.
+
+    Returns:
+        When the last effect of what has started happens.
+    """
+    span = span_at(m, cut_ns)
+    span_late = m.late_ns[span]
+    reach_ns: float = m.spans[span].carried_ns + span_late
+    for device in range(len(m.devices)):
+        op = m.first_ops[span, device]
+        while op != NONE and start_of(m.ops, m.late_ns, op) < cut_ns:
+            reach_ns = max(reach_ns, m.ops[op].effect_ns + span_late)
+            op = m.ops[op].next
+        m.devices[device].cut = op
+        m.devices[device].waiting = op
+        m.devices[device].heap_size = 0
+        m.devices[device].line_head = m.devices[device].room
+        m.devices[device].line_end = m.devices[device].room
+        m.devices[device].free_ns = 0.0
+        last = op_before(m.ops, m.devices, device, op)
+        if last != NONE:
+            m.devices[device].free_ns = finish_of(m.ops, m.late_ns, last)
+        while op != NONE and m.ops[op].moved == trial:
+            op = m.ops[op].next
+        m.devices[device].expected = op
+    return reach_ns
+
+
+@helper
+def _find_candidate(m: MoveTables, device: int, cut_ns: float, reach_ns: float, trial: int) -> None:
+    """Sets which op a device starts next, and when."""
+    here = m.devices[device]
+    # one that was ready at the cut; ops start in the order in which they get ready
+    waiting = here.waiting
+    candidate, candidate_ns, source = np.uint32(0), np.inf, _FROM_BASE
+    while waiting != NONE:
+        ready_ns = ready_of(m.ops, m.late_ns, waiting)
+        if ready_ns > reach_ns:
+            waiting = NONE
+        elif last_producer_of(m.ops, m.late_ns, waiting) < cut_ns and m.ops[waiting].moved != trial:
+            candidate, candidate_ns = waiting, ready_ns
+            break
+        else:
+            waiting = m.ops[waiting].next
+    here.waiting = waiting
+    # one that got ready since
+    if here.line_head < here.line_end:
+        op = m.line[here.line_head]
+        ready_ns = m.ops[op].arrived_ns
+        if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
+            candidate, candidate_ns, source = op, ready_ns, _FROM_LINE
+    if here.heap_size > 0:
+        op = m.heap_op[_QUEUE, here.room]
+        ready_ns = m.heap_ns[_QUEUE, here.room]
+        if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
+            candidate, candidate_ns, source = op, ready_ns, _FROM_QUEUE
+    here.candidate = candidate
+    here.source = source
+    here.ready_ns = candidate_ns
+    here.next_start_ns = max(here.free_ns, candidate_ns)
+
+
+@helper
+def _enqueue(m: MoveTables, device: int, op: int, ns: float) -> None:
+    """Queues an op that gets ready at `ns`."""
+    here = m.devices[device]
+    size = here.heap_size
+    here.heap_size = size + 1
+    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], here.room, size, ns, op)
+    first_ns = here.ready_ns
+    if ns < first_ns or (ns == first_ns and op < here.candidate):
+        here.candidate = op
+        here.source = _FROM_QUEUE
+        here.ready_ns = ns
+        here.next_start_ns = max(here.free_ns, ns)
+
+
+@subroutine
+def _use_channel(
+    m: MoveTables, channel: int, source: int, cut_ns: float, cut: int, num_used: int
+) -> int:
+    """Looks up when a channel that comes into use gets free in the base at the cut.
+
+    Returns:
+        How many channels are in use.
+    """
+    m.channels[channel].stamp = cut
+    m.channels[num_used].used = channel
+    free_ns = 0.0
+    op = op_before(m.ops, m.devices, source, m.devices[source].cut)
+    while free_ns == 0.0 and op != NONE:
+        behind = m.ops[op].span + 1
+        if m.spans[behind].carried_ns + m.late_ns[behind] <= cut_ns:
+            break
+        for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+            target = m.ops[m.edges[edge].consumer].device
+            if target != source and m.links[source, target].channel == channel:
+                free_ns = max(free_ns, m.edges[edge].arrival_ns + m.late_ns[m.ops[op].span])
+        op = m.ops[op].previous
+    m.channels[channel].free_ns = free_ns
+    m.channels[channel].base_free_ns = free_ns
+    return num_used + 1
+
+
+@helper
+def _see(
+    nodes: Records, inputs: Records, late_ns: Floats, op: int, cut_ns: float, cut: int
+) -> None:
+    """Looks up what an op waits for at the cut, and since when the rest is there."""
+    num_missing = 0
+    arrived_ns = 0.0
+    for i in range(nodes[op].first_input, nodes[op].end_input):
+        span_late = late_ns[inputs[i].span]
+        if inputs[i].start_ns + span_late < cut_ns:
+            arrived_ns = max(arrived_ns, inputs[i].arrival_ns + span_late)
+        else:
+            num_missing += 1
+    nodes[op].seen = cut
+    nodes[op].missing = num_missing
+    nodes[op].arrived_ns = arrived_ns
+    nodes[op].base_arrived_ns = arrived_ns
+
+
+@helper
+def _clock_after(ns: float, now: float) -> float:
+    """How long after now; what is past counts as now."""
+    return max(ns, now) - now
+
+
+@helper
+def _has_converged(m: MoveTables, now: float, base_now: float, num_used: int) -> bool:
+    """Whether devices and channels get free as in the base at `base_now`."""
+    for device in range(len(m.devices)):
+        last = op_before(m.ops, m.devices, device, m.devices[device].expected)
+        while last != NONE and start_of(m.ops, m.late_ns, last) >= base_now:
+            last = m.ops[last].previous  # a moved op that stays away
+        free_ns = 0.0 if last == NONE else finish_of(m.ops, m.late_ns, last)
+        if _clock_after(m.devices[device].free_ns, now) != _clock_after(free_ns, base_now):
+            return False
+    for i in range(num_used):
+        channel = m.channels[i].used
+        if _clock_after(m.channels[channel].free_ns, now) != _clock_after(
+            m.channels[channel].base_free_ns, base_now
+        ):
+            return False
+    return True
+
+
+@helper
+def _has_received(m: MoveTables, now: float, base_now: float, num_seen: int, cut: int) -> bool:
+    """Whether what is under way gets to ops that have not started when it does in the base."""
+    for i in range(num_seen):
+        op = m.seen[i]
+        if m.ops[op].started != cut and _clock_after(m.ops[op].arrived_ns, now) != _clock_after(
+            m.ops[op].base_arrived_ns, base_now
+        ):
+            return False
+    return True
+
+
+@helper
+def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, trial: int) -> bool:
+    """Whether an op that has not started was ready, or about to get so, at the cut."""
+    was_ready: bool = last_producer_of(nodes, late_ns, op) < cut_ns and nodes[op].moved != trial
+    return was_ready
+
+
+@subroutine
+def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
+    """Whether what is queued will start in the order of the base."""
+    copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
+    zero = int(np.int64(0))  # callees would be compiled once more for a literal
+    for device in range(len(m.devices)):
+        here = m.devices[device]
+        # all that got ready since the cut, in the order in which it will start
+        size = zero
+        for i in range(here.heap_size):
+            copy_ns[size] = m.heap_ns[_QUEUE, here.room + i]
+            copy_op[size] = m.heap_op[_QUEUE, here.room + i]
+            size += 1
+        for i in range(here.line_head, here.line_end):
+            op = m.line[i]
+            push_event(copy_ns, copy_op, zero, size, m.ops[op].arrived_ns, op)
+            size += 1
+        waiting, last_ns = here.waiting, -1.0
+        while size > 0:
+            ns = copy_ns[0]
+            op = pop_event(copy_ns, copy_op, zero, size)
+            size -= 1
+            if m.ops[op].moved == trial:
+                continue
+            start_ns = start_of(m.ops, m.late_ns, op)
+            if start_ns < last_ns:
+                return False
+            last_ns = start_ns
+            # what was ready at the cut and is before it in the base must be so now
+            while waiting != NONE and start_of(m.ops, m.late_ns, waiting) < start_ns:
+                other_ns = ready_of(m.ops, m.late_ns, waiting)
+                if (other_ns > ns or (other_ns == ns and waiting > op)) and _was_ready_at_cut(
+                    m.ops, m.late_ns, waiting, cut_ns, trial
+                ):
+                    return False
+                waiting = m.ops[waiting].next
+            # and no more
+            behind = waiting
+            while behind != NONE:
+                other_ns = ready_of(m.ops, m.late_ns, behind)
+                if other_ns > ns or (other_ns == ns and behind > op):
+                    break
+                if _was_ready_at_cut(m.ops, m.late_ns, behind, cut_ns, trial):
+                    return False
+                behind = m.ops[behind].next
+    return True
+
+
+@helper
+def _may_move(nodes: Records, needs: Records, allowed: Bools, ops: Indices, device: int) -> bool:
+    """Whether all ops may be on a device, with all of their colocation groups."""
+    for op in ops:
+        needs[needs[op].colocated_with].group_count += 1
+    may_move = True
+    for op in ops:
+        first = needs[op].colocated_with
+        is_whole = needs[first].group_count == needs[first].group_size
+        stays = nodes[op].device == device
+        may_move = may_move and allowed[op, device] and (is_whole or stays)
+    for op in ops:
+        needs[needs[op].colocated_with].group_count = 0
+    return may_move
+
+
+@helper
+def _surely_fits(
+    nodes: Records, needs: Records, devices: Records, ops: Indices, device: int, trial: int
+) -> bool:
+    """Whether memory suffices even if nothing is freed.
+
+    Elsewhere a move takes no more than before: where an op was, a copy of its outputs may come, in
+    place of the outputs.
+    """
+    needed = devices[device].needed_bytes
+    for op in ops:
+        if nodes[op].moved == trial:
+            needed += needs[op].most_bytes
+    fits: bool = needed <= devices[device].certain_bytes
+    return fits
+
+
+@helper
+def _is_queued(nodes: Records, op: int, trial: int) -> bool:
+    """Whether a moved op is ready, or about to get so, and has not started."""
+    queued: bool = nodes[op].moved == trial and nodes[op].missing == 0 and nodes[op].started == 0
+    return queued
+
+
+@helper
+def _is_sooner(nodes: Records, late_ns: Floats, other: int, op: int, ns: float) -> bool:
+    """Whether another op is ready in the base before one that gets ready at `ns`."""
+    if other == NONE:
+        return False
+    other_ns = ready_of(nodes, late_ns, other)
+    sooner: bool = other_ns < ns or (other_ns == ns and other < op)
+    return sooner
+
+
+@helper
+def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
+    """When an op that gets ready at `ns` would start on a device of the base."""
+    # spans, too, begin with ops in the order in which they get ready
+    low, high = 0, len(m.first_ops)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if _is_sooner(m.ops, m.late_ns, m.first_ops[middle, device], op, ns):
+            low = middle
+        else:
+            high = middle
+    behind = m.first_ops[low, device]
+    while _is_sooner(m.ops, m.late_ns, behind, op, ns):
+        behind = m.ops[behind].next
+    last = op_before(m.ops, m.devices, device, behind)
+    if last != NONE:
+        ns = max(ns, finish_of(m.ops, m.late_ns, last))
+    return ns
+
+
+@helper
+def _next_cut(
+    m: MoveTables, ops: Indices, device: int, trial: int, num_disturbed: int, num_queued: int
+) -> float:
+    """The first instant at which the move makes a difference, as far as is known."""
+    cut_ns = np.inf
+    if num_disturbed > 0:
+        cut_ns = m.heap_ns[_DISTURBED, 0]
+    if num_queued > 0:
+        for op in ops:
+            if _is_queued(m.ops, op, trial):
+                cut_ns = min(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
+    return cut_ns
+
+
+@helper
+def _has_time_of_base(nodes: Records, op: int, trial: int) -> bool:
+    """Whether an op that got ready since the cut did so when it does in the base."""
+    same: bool = nodes[op].moved == trial or nodes[op].arrived_ns == nodes[op].base_arrived_ns
+    return same
+
+
+@subroutine
+def _can_wait(
+    m: MoveTables, ops: Indices, device: int, trial: int, now: float, late: float
+) -> bool:
+    """Whether moved ops that are queued keep their place when the clock is set back.
+
+    They do if they are still under way, as all that is has the same shift; or if there is no shift
+    and those that are queued with them have the times of the base.
+    """
+    is_one_waiting = False
+    for op in ops:
+        if _is_queued(m.ops, op, trial) and m.ops[op].arrived_ns <= now:
+            is_one_waiting = True
+    if not is_one_waiting:
+        return True
+    here = m.devices[device]
+    can_wait = late == 0.0
+    for i in range(here.heap_size):
+        op = m.heap_op[_QUEUE, here.room + i]
+        can_wait = can_wait and _has_time_of_base(m.ops, op, trial)
+    for i in range(here.line_head, here.line_end):
+        can_wait = can_wait and _has_time_of_base(m.ops, m.line[i], trial)
+    return can_wait
+
+
+@subroutine
+def _set_back(nodes: Records, ops: Indices, trial: int, late: float) -> None:
+    """Sets the clock back for what moved ops have received."""
+    for op in ops:
+        if nodes[op].moved == trial:
+            nodes[op].arrived_ns -= late
+
+
+@subroutine
+def _forget_stamps(m: MoveTables) -> None:
+    """Begins counting anew before a stamp would not fit into 32 bits."""
+    for op in range(len(m.ops)):
+        m.ops[op].moved = m.ops[op].disturbed = m.ops[op].started = m.ops[op].seen = 0
+    for channel in range(len(m.channels)):
+        m.channels[channel].stamp = 0
+    m.counters[TRIALS] = m.counters[CUTS] = 0
+
+
+@helper
+def _end_window(
+    m: MoveTables, cut_ns: float, base_ns: float, late_ns: float, num_starts: int
+) -> None:
+    """Notes what has been simulated since a cut; see ``placer._move_tables``."""
+    window = m.windows[m.counters[WINDOWS]]
+    window.cut_ns = cut_ns
+    window.base_ns = base_ns
+    window.late_ns = late_ns
+    window.end = num_starts
+    m.counters[WINDOWS] += 1
+    m.counters[STARTED] = num_starts
+
+
+@subroutine
+def try_ops(
+    m: MoveTables, ops: Indices, device: Any, step_ns: float, most_starts: int
+) -> tuple[float, int]:
+    """The step time if some ops were on another device.
+
+    Args:
+        m: The base and working memory.
+        ops: The ops, each once.
+        device: Where they go.
+        step_ns: Step time of the base, in nanoseconds.
+        most_starts: After so many op starts a full run is better.
+
+    Returns:
+        The step time in nanoseconds, infinite if the ops may not go there, or ``UNKNOWN``; and how
+        many ops were started.
+    """
+    m = borrow(m)
+    disturbed_ns, disturbed_op = m.heap_ns[_DISTURBED], m.heap_op[_DISTURBED]
+    num_devices = len(m.devices)
+    zero = int(np.int64(0))  # callees would be compiled once more for a literal
+
+    m.counters[STARTED] = m.counters[WINDOWS] = 0
+    m.counters[TARGET] = device
+    if not _may_move(m.ops, m.needs, m.allowed, ops, device):
+        return np.inf, 0
+    if max(m.counters[TRIALS], m.counters[CUTS]) > _MOST_STAMPS:
+        _forget_stamps(m)
+    m.counters[TRIALS] += 1
+    trial = int(m.counters[TRIALS])
+    num_moving = zero
+    for op in ops:
+        if m.ops[op].device != device:
+            m.ops[op].moved = trial
+            num_moving += 1
+    if num_moving == 0:
+        return step_ns, 0
+    if not _surely_fits(m.ops, m.needs, m.devices, ops, device, trial):
+        return UNKNOWN, 0
+
+    # what makes a difference: the moved ops, and those that send them something, by start
+    num_disturbed = zero
+    num_queued = zero  # moved ops that are ready, or about to get so, and have not started
+    for op in ops:
+        node = m.ops[op]
+        if node.moved != trial:
+            continue
+        first_input, end_input = node.first_input, m.ops[op].end_input
+        node.started = 0
+        node.missing = end_input - first_input
+        node.arrived_ns = 0.0
+        if first_input == end_input:
+            num_queued += 1
+        for i in range(first_input - 1, end_input):
+            other = op if i < first_input else m.inputs[i].producer
+            if m.ops[other].disturbed != trial:
+                m.ops[other].disturbed = trial
+                ns = start_of(m.ops, m.late_ns, other)
+                push_event(disturbed_ns, disturbed_op, zero, num_disturbed, ns, other)
+                num_disturbed += 1
+    room = zero
+    for other in range(num_devices):
+        m.devices[other].room = room
+        room += m.devices[other].num_ops
+        if other == device:
+            room += num_moving
+
+    shift = 0.0
+    num_starts = 0
+    num_moved = num_passed = 0  # moved ops that have started now, and in the base
+    last_moved = -1.0  # latest start in the base of one that has started now
+    cut_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
+    while True:
+        m.counters[CUTS] += 1
+        cut = int(m.counters[CUTS])
+        reach_ns = _begin_at(m, cut_ns, trial)
+        for other in range(num_devices):
+            _find_candidate(m, other, cut_ns, reach_ns, trial)
+        if num_queued > 0:
+            for op in ops:
+                if _is_queued(m.ops, op, trial):
+                    _enqueue(m, device, op, m.ops[op].arrived_ns)
+
+        num_seen = num_used = zero
+        num_early = 0  # ops that have started before one that the base starts first
+        last_start = -1.0  # latest start in the base of one that has started now
+        first_check = num_starts + 1
+        next_check = first_check
+        while True:
+            here, now = zero, m.devices[0].next_start_ns
+            for other in range(1, num_devices):
+                ns = m.devices[other].next_start_ns
+                if ns < now:
+                    here, now = other, ns
+            if now == np.inf:
+                last_finish = 0.0
+                for other in range(num_devices):
+                    last_finish = max(last_finish, m.devices[other].free_ns)
+                _end_window(m, cut_ns + shift, np.inf, 0.0, num_starts)
+                return last_finish + shift, num_starts
+            op = m.devices[here].candidate
+            is_moved = m.ops[op].moved == trial
+
+            # converged only if the next op is the one that the base starts next
+            base_now = start_of(m.ops, m.late_ns, op)
+            may_converge = (
+                num_starts >= next_check
+                and num_early == 0
+                and not is_moved
+                and last_start < base_now
+                and last_moved < base_now
+            )
+            if may_converge:
+                next_check = num_starts + 1 + (num_starts - first_check) // 16
+                for other in range(num_devices):
+                    expected = m.devices[other].expected
+                    if expected != NONE:
+                        start_ns = start_of(m.ops, m.late_ns, expected)
+                        may_converge = may_converge and start_ns >= base_now
+            if may_converge:
+                while num_disturbed > 0 and disturbed_ns[0] < base_now:
+                    passed = pop_event(disturbed_ns, disturbed_op, zero, num_disturbed)
+                    num_disturbed -= 1
+                    if m.ops[passed].moved == trial:
+                        num_passed += 1
+                late = now - base_now
+                if (
+                    num_moved == num_passed
+                    and (late == 0.0 or reach_ns <= min(now, base_now))
+                    and _has_converged(m, now, base_now, num_used)
+                    and _has_received(m, now, base_now, num_seen, cut)
+                    and _queues_are_in_order(m, cut_ns, trial)
+                ):
+                    if num_disturbed == 0 and num_moved == num_moving:
+                        _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
+                        return step_ns + shift + late, num_starts
+                    if _can_wait(m, ops, device, trial, now, late):
+                        _set_back(m.ops, ops, trial, late)
+                        next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
+                        if next_ns > base_now:
+                            _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
+                            cut_ns = next_ns
+                            shift += late
+                            break
+                        _set_back(m.ops, ops, trial, -late)
+            if num_starts >= most_starts:
+                return UNKNOWN, num_starts
+            m.starts[num_starts].op = op
+            m.starts[num_starts].start_ns = now + shift
+            num_starts += 1
+
+            # one op starts
+            node, at = m.ops[op], m.devices[here]
+            source = at.source
+            if source == _FROM_BASE:
+                at.waiting = node.next
+            elif source == _FROM_LINE:
+                at.line_head += 1
+            else:
+                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], at.room, at.heap_size)
+                at.heap_size -= 1
+            node.started = cut
+            if is_moved:
+                num_queued -= 1
+                num_moved += 1
+                last_moved = max(last_moved, base_now)
+            else:
+                last_start = max(last_start, base_now)
+                if op == at.expected:
+                    expected = node.next
+                    while expected != NONE:
+                        if m.ops[expected].moved != trial:
+                            if m.ops[expected].started != cut:
+                                break
+                            num_early -= 1
+                        expected = m.ops[expected].next
+                    at.expected = expected
+                else:
+                    num_early += 1
+
+            # its finish is known, and with it when its tensors arrive, now and in the base
+            m.counters[STARTS] += 1
+            this_start = m.counters[STARTS]
+            home = zero + node.device
+            home_late = m.late_ns[node.span]
+            free = now + m.duration_ns[op, at.speed]
+            at.free_ns = free
+            first_tensor, end_tensor = node.first_tensor, m.ops[op].end_tensor
+            for edge in range(node.first_edge, m.ops[op].end_edge):
+                consumer = m.edges[edge].consumer
+                reader = m.ops[consumer]
+                consumer_moves = reader.moved == trial
+                base_target = reader.device
+                target = device if consumer_moves else base_target
+                base_arrival = m.edges[edge].arrival_ns + home_late
+                if base_target != home:
+                    channel = m.links[home, base_target].channel
+                    if channel >= 0:
+                        if m.channels[channel].stamp != cut:
+                            num_used = _use_channel(m, channel, home, cut_ns, cut, num_used)
+                        m.channels[channel].base_free_ns = max(
+                            m.channels[channel].base_free_ns, base_arrival
+                        )
+                arrival = free
+                if target != here:
+                    slot = m.edges[edge].slot
+                    sent = slot * num_devices + target
+                    if m.sent[sent].by == this_start:
+                        arrival = m.sent[sent].arrival_ns
+                    else:
+                        tensor = first_tensor + slot
+                        num_bytes = m.tensor_bytes[tensor] if tensor < end_tensor else 0.0
+                        link = m.links[here, target]
+                        seconds = link.latency_seconds + num_bytes / link.bandwidth
+                        channel = link.channel
+                        if channel >= 0:
+                            if m.channels[channel].stamp != cut:
+                                num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
+                            arrival = max(free, m.channels[channel].free_ns)
+                        arrival += max(1.0, np.rint(seconds * 1e9))
+                        if channel >= 0:
+                            m.channels[channel].free_ns = arrival
+                        m.sent[sent].by = this_start
+                        m.sent[sent].arrival_ns = arrival
+                m.edges[edge].tried_ns = arrival + shift
+                if not consumer_moves and reader.seen != cut:
+                    _see(m.ops, m.inputs, m.late_ns, consumer, cut_ns, cut)
+                    m.seen[num_seen] = consumer
+                    num_seen += 1
+                num_missing = reader.missing - 1
+                ready_ns = max(reader.arrived_ns, arrival)
+                reader.missing = num_missing
+                reader.arrived_ns = ready_ns
+                reader.base_arrived_ns = max(reader.base_arrived_ns, base_arrival)
+                if num_missing == 0:
+                    if consumer_moves:
+                        num_queued += 1
+                    if target == here and ready_ns == free:
+                        end = at.line_end
+                        m.line[end] = consumer
+                        at.line_end = end + 1
+                    else:
+                        _enqueue(m, target, consumer, ready_ns)
+            _find_candidate(m, here, cut_ns, reach_ns, trial)
