@@ -123,6 +123,8 @@ _WINDOW = np.dtype(
         ("base_ns", "f8"),  # the first op that starts in the base after the window
         ("late_ns", "f8"),  # how much later it starts now
         ("end", "i8"),  # of its op starts
+        ("first_span", "u4"),  # that the cut lies in
+        ("last_span", "u4"),  # in which that op starts
     ]
 )
 

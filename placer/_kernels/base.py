@@ -231,7 +231,7 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
     cut_ns, base_ns = m.windows[window].cut_ns, m.windows[window].base_ns
     late_ns = m.windows[window].late_ns
     end: int = m.windows[window].end
-    first, last = span_at(m, cut_ns), span_at(m, base_ns)
+    first, last = int(m.windows[window].first_span), int(m.windows[window].last_span)
     for device in range(len(m.devices)):
         op = m.first_ops[first, device]
         while op != NONE and start_of(m.ops, m.late_ns, op) < cut_ns:

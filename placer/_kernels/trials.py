@@ -48,13 +48,12 @@ _MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
 
 
 @helper
-def _begin_at(m: MoveTables, cut_ns: float, trial: int) -> float:
-    """Sets all devices to a cut.
+def _begin_at(m: MoveTables, cut_ns: float, span: int, trial: int) -> float:
+    """Sets all devices to a cut, which lies in a span.
 
     Returns:
         When the last effect of what has started happens.
     """
-    span = span_at(m, cut_ns)
     span_late = m.late_ns[span]
     reach_ns: float = m.spans[span].carried_ns + span_late
     for device in range(len(m.devices)):
@@ -401,12 +400,13 @@ def _forget_stamps(m: MoveTables) -> None:
 
 @helper
 def _end_window(
-    m: MoveTables, cut_ns: float, base_ns: float, late_ns: float, num_starts: int
+    m: MoveTables, cut_ns: float, base_ns: float, span: int, late_ns: float, num_starts: int
 ) -> None:
     """Notes what has been simulated since a cut; see ``placer._move_tables``."""
     window = m.windows[m.counters[WINDOWS]]
     window.cut_ns = cut_ns
     window.base_ns = base_ns
+    window.last_span = span
     window.late_ns = late_ns
     window.end = num_starts
     m.counters[WINDOWS] += 1
@@ -488,7 +488,12 @@ def try_ops(
     while True:
         m.counters[CUTS] += 1
         cut = int(m.counters[CUTS])
-        reach_ns = _begin_at(m, cut_ns, trial)
+        if num_disturbed > 0 and disturbed_ns[0] == cut_ns:  # as nearly always
+            span = zero + m.ops[disturbed_op[0]].span
+        else:
+            span = span_at(m, cut_ns)
+        m.windows[m.counters[WINDOWS]].first_span = span
+        reach_ns = _begin_at(m, cut_ns, span, trial)
         for other in range(num_devices):
             _find_candidate(m, other, cut_ns, reach_ns, trial)
         if num_queued > 0:
@@ -511,7 +516,7 @@ def try_ops(
                 last_finish = 0.0
                 for other in range(num_devices):
                     last_finish = max(last_finish, m.devices[other].free_ns)
-                _end_window(m, cut_ns + shift, np.inf, 0.0, num_starts)
+                _end_window(m, cut_ns + shift, np.inf, len(m.first_ops) - 1, 0.0, num_starts)
                 return last_finish + shift, num_starts
             op = m.devices[here].candidate
             is_moved = m.ops[op].moved == trial
@@ -547,13 +552,22 @@ def try_ops(
                     and _queues_are_in_order(m, cut_ns, trial)
                 ):
                     if num_disturbed == 0 and num_moved == num_moving:
-                        _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
+                        _end_window(
+                            m, cut_ns + shift, base_now + shift, m.ops[op].span, late, num_starts
+                        )
                         return step_ns + shift + late, num_starts
                     if _can_wait(m, ops, device, trial, now, late):
                         _set_back(m.ops, ops, trial, late)
                         next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
-                            _end_window(m, cut_ns + shift, base_now + shift, late, num_starts)
+                            _end_window(
+                                m,
+                                cut_ns + shift,
+                                base_now + shift,
+                                m.ops[op].span,
+                                late,
+                                num_starts,
+                            )
                             cut_ns = next_ns
                             shift += late
                             break

@@ -28,7 +28,8 @@ class Neighbours:
         self._movable = np.flatnonzero(num_allowed > 1)
         self.movable: list[int] = self._movable.tolist()
         # devices by op group, where those of each begin, and the end
-        self._devices = np.nonzero(problem.allowed)[1]
+        devices = np.broadcast_to(np.arange(problem.num_devices), problem.allowed.shape)
+        self._devices = devices[problem.allowed]
         self._first_device = np.append(0, num_allowed.cumsum())
         # likewise the op groups that each exchanges tensors with
         group_of_op = problem.groups.group_of_op.astype(np.int64)
