@@ -23,6 +23,7 @@ Addresses = NDArray[np.int64]
 TRIALS, CUTS, STARTS = range(3)  # counters: of all time
 STARTED, WINDOWS, TARGET = range(3, 6)  # and of the last trial: how many, and the device
 
+# subroutines find the tables themselves: a call would copy all of their addresses and shapes
 find_tables = finder(MoveTables.zeros())
 
 
@@ -276,9 +277,9 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
 
 
 @subroutine
-def commit(m: MoveTables) -> None:
+def commit(addresses: Addresses) -> None:
     """Makes the last trial the base if it is committed; it must have told its step time."""
-    m = borrow(m)
+    m = find_tables(addresses)
     if not m.is_committed[0]:
         return
     m.is_committed[0] = False

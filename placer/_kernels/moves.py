@@ -33,9 +33,8 @@ def try_move(
     Returns:
         As ``try_ops``.
     """
-    m = find_tables(addresses)
-    commit(m)
-    return try_ops(m, ops, np.uint32(device), step_ns, most_starts)
+    commit(addresses)
+    return try_ops(addresses, ops, np.uint32(device), step_ns, most_starts)
 
 
 @jit
@@ -62,12 +61,11 @@ def try_moves(
     Returns:
         How many ops were started.
     """
-    m = find_tables(addresses)
-    commit(m)
+    commit(addresses)
     num_starts = 0
     for i in range(len(devices)):
         moving = ops[offsets[i] : offsets[i + 1]]
-        results[i], starts = try_ops(m, moving, devices[i], step_ns, most_starts)
+        results[i], starts = try_ops(addresses, moving, devices[i], step_ns, most_starts)
         num_starts += starts
     return num_starts
 
@@ -107,12 +105,12 @@ def walk(
     m, groups = find_tables(addresses), borrow(groups)
     num_tried = num_starts = num_written = 0
     while num_tried < len(limits) and num_written <= most_written and num_starts < most_in_all:
-        commit(m)
+        commit(addresses)
         proposal, outcome = proposals[num_tried], outcomes[num_tried]
         group = proposal.group
         ops = groups.ops[groups.offsets[group] : groups.offsets[group + 1]]
         device = _device_of(proposal, groups.allowed, groups.choices)
-        tried_ns, starts = try_ops(m, ops, np.uint32(device), step_ns, most_starts)
+        tried_ns, starts = try_ops(addresses, ops, np.uint32(device), step_ns, most_starts)
         num_starts += starts
         if tried_ns == UNKNOWN:
             return num_tried, True, num_starts, num_written, step_ns

@@ -27,6 +27,8 @@ from placer._kernels.base import (
     TARGET,
     TRIALS,
     WINDOWS,
+    Addresses,
+    find_tables,
     finish_of,
     last_producer_of,
     op_before,
@@ -35,7 +37,7 @@ from placer._kernels.base import (
     start_of,
 )
 from placer._kernels.heaps import pop_event, push_event
-from placer._kernels.jit import borrow, helper, subroutine
+from placer._kernels.jit import helper, subroutine
 from placer._move_tables import NONE, Indices, MoveTables, Records
 from placer._tables import Bools, Floats
 
@@ -127,13 +129,14 @@ def _enqueue(m: MoveTables, device: int, op: int, ns: float) -> None:
 
 @subroutine
 def _use_channel(
-    m: MoveTables, channel: int, source: int, cut_ns: float, cut: int, num_used: int
+    addresses: Addresses, channel: int, source: int, cut_ns: float, cut: int, num_used: int
 ) -> int:
     """Looks up when a channel that comes into use gets free in the base at the cut.
 
     Returns:
         How many channels are in use.
     """
+    m = find_tables(addresses)
     m.channels[channel].stamp = cut
     m.channels[num_used].used = channel
     free_ns = 0.0
@@ -216,8 +219,9 @@ def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, t
 
 
 @subroutine
-def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
+def _queues_are_in_order(addresses: Addresses, cut_ns: float, trial: int) -> bool:
     """Whether what is queued will start in the order of the base."""
+    m = find_tables(addresses)
     copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
     zero = int(np.int64(0))  # callees would be compiled once more for a literal
     for device in range(len(m.devices)):
@@ -357,13 +361,14 @@ def _has_time_of_base(nodes: Records, op: int, trial: int) -> bool:
 
 @subroutine
 def _can_wait(
-    m: MoveTables, ops: Indices, device: int, trial: int, now: float, late: float
+    addresses: Addresses, ops: Indices, device: int, trial: int, now: float, late: float
 ) -> bool:
     """Whether moved ops that are queued keep their place when the clock is set back.
 
     They do if they are still under way, as all that is has the same shift; or if there is no shift
     and those that are queued with them have the times of the base.
     """
+    m = find_tables(addresses)
     is_one_waiting = False
     for op in ops:
         if _is_queued(m.ops, op, trial) and m.ops[op].arrived_ns <= now:
@@ -389,8 +394,9 @@ def _set_back(nodes: Records, ops: Indices, trial: int, late: float) -> None:
 
 
 @subroutine
-def _forget_stamps(m: MoveTables) -> None:
+def _forget_stamps(addresses: Addresses) -> None:
     """Begins counting anew before a stamp would not fit into 32 bits."""
+    m = find_tables(addresses)
     for op in range(len(m.ops)):
         m.ops[op].moved = m.ops[op].disturbed = m.ops[op].started = m.ops[op].seen = 0
     for channel in range(len(m.channels)):
@@ -415,12 +421,12 @@ def _end_window(
 
 @subroutine
 def try_ops(
-    m: MoveTables, ops: Indices, device: Any, step_ns: float, most_starts: int
+    addresses: Addresses, ops: Indices, device: Any, step_ns: float, most_starts: int
 ) -> tuple[float, int]:
     """The step time if some ops were on another device.
 
     Args:
-        m: The base and working memory.
+        addresses: Those of the base and working memory, a ``MoveTables``.
         ops: The ops, each once.
         device: Where they go.
         step_ns: Step time of the base, in nanoseconds.
@@ -430,7 +436,7 @@ def try_ops(
         The step time in nanoseconds, infinite if the ops may not go there, or ``UNKNOWN``; and how
         many ops were started.
     """
-    m = borrow(m)
+    m = find_tables(addresses)
     disturbed_ns, disturbed_op = m.heap_ns[_DISTURBED], m.heap_op[_DISTURBED]
     num_devices = len(m.devices)
     zero = int(np.int64(0))  # callees would be compiled once more for a literal
@@ -440,7 +446,7 @@ def try_ops(
     if not _may_move(m.ops, m.needs, m.allowed, ops, device):
         return np.inf, 0
     if max(m.counters[TRIALS], m.counters[CUTS]) > _MOST_STAMPS:
-        _forget_stamps(m)
+        _forget_stamps(addresses)
     m.counters[TRIALS] += 1
     trial = int(m.counters[TRIALS])
     num_moving = zero
@@ -549,14 +555,14 @@ def try_ops(
                     and (late == 0.0 or reach_ns <= min(now, base_now))
                     and _has_converged(m, now, base_now, num_used)
                     and _has_received(m, now, base_now, num_seen, cut)
-                    and _queues_are_in_order(m, cut_ns, trial)
+                    and _queues_are_in_order(addresses, cut_ns, trial)
                 ):
                     if num_disturbed == 0 and num_moved == num_moving:
                         _end_window(
                             m, cut_ns + shift, base_now + shift, m.ops[op].span, late, num_starts
                         )
                         return step_ns + shift + late, num_starts
-                    if _can_wait(m, ops, device, trial, now, late):
+                    if _can_wait(addresses, ops, device, trial, now, late):
                         _set_back(m.ops, ops, trial, late)
                         next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
@@ -626,7 +632,7 @@ def try_ops(
                     channel = m.links[home, base_target].channel
                     if channel >= 0:
                         if m.channels[channel].stamp != cut:
-                            num_used = _use_channel(m, channel, home, cut_ns, cut, num_used)
+                            num_used = _use_channel(addresses, channel, home, cut_ns, cut, num_used)
                         m.channels[channel].base_free_ns = max(
                             m.channels[channel].base_free_ns, base_arrival
                         )
@@ -644,7 +650,9 @@ def try_ops(
                         channel = link.channel
                         if channel >= 0:
                             if m.channels[channel].stamp != cut:
-                                num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
+                                num_used = _use_channel(
+                                    addresses, channel, here, cut_ns, cut, num_used
+                                )
                             arrival = max(free, m.channels[channel].free_ns)
                         arrival += max(1.0, np.rint(seconds * 1e9))
                         if channel >= 0:

@@ -66,9 +66,9 @@ def search(
             temperatures = hottest[unit] * _COLDEST ** ledger.spent(len(proposals))
             changes = walk.take(proposals, np.maximum(temperatures * energies, LEAST))
             proposals, energies = proposals[len(changes) :], energies[len(changes) :]
-            if hottest[unit] == 0:
+            if not hottest[unit]:
                 uphill[unit].extend(changes[(changes > 0) & np.isfinite(changes)].tolist())
         for unit, found in enumerate(uphill):
-            if len(found) >= _SAMPLES:
+            if len(found) >= _SAMPLES and not hottest[unit]:
                 hottest[unit] = float(np.median(found)) / -math.log(_ACCEPTED)
     return ledger.result()
