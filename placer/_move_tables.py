@@ -95,7 +95,7 @@ _DEVICE = np.dtype(
         ("next_start_ns", "f8"),  # of the candidate
         ("free_ns", "f8"),
         ("needed_bytes", "f8"),  # in the base, as if nothing were freed
-        ("certain_bytes", "f8"),
+        ("certain_bytes", "f8"),  # infinite if all that is ever made fits
     ],
     align=True,
 )
@@ -257,7 +257,7 @@ def new_move_tables(tables: Tables, num_channels: int) -> MoveTables:
     room.links["bandwidth"] = tables.bandwidth
     room.links["channel"] = tables.channel_ids
     room.devices["speed"] = tables.speed_of
-    room.devices["certain_bytes"] = tables.certain_bytes
+    room.devices["certain_bytes"] = np.inf if tables.always_fits else tables.certain_bytes
     return room._replace(
         tensor_bytes=tables.tensor_bytes, duration_ns=tables.duration_ns, allowed=tables.allowed
     )

@@ -23,7 +23,7 @@ _LEAST_TRIALS = 4  # as many are made before anything is concluded
 _FIRST_TRIALS = 16  # of many moves, how many to try before choosing for the others
 _ROWS = 16  # how many full runs to make at once
 _PAUSE_AFTER = 50_000  # op starts of a walk, some milliseconds
-_MOST_WRITTEN = 8  # op starts per op to write into a record before another one is made
+_MOST_WRITTEN = 16  # op starts per op to write into a record before another one is made
 
 
 class _Cost:

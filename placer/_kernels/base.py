@@ -285,8 +285,11 @@ def commit(addresses: Addresses) -> None:
     m.is_committed[0] = False
     trial, device = m.counters[TRIALS], m.counters[TARGET]
     num_starts = m.counters[STARTED]
+    is_scarce = False  # else nobody asks how much memory is needed
+    for each in range(len(m.devices)):
+        is_scarce = is_scarce or m.devices[each].certain_bytes < np.inf
     for i in range(num_starts):
-        if m.ops[m.starts[i].op].disturbed == trial:
+        if is_scarce and m.ops[m.starts[i].op].disturbed == trial:
             _copy_bytes(m, m.starts[i].op, -1.0)
     for i in range(num_starts):
         op = m.starts[i].op
@@ -296,7 +299,7 @@ def commit(addresses: Addresses) -> None:
             m.devices[device].num_ops += 1
             m.devices[device].needed_bytes += m.needs[op].lasting_bytes
     for i in range(num_starts):
-        if m.ops[m.starts[i].op].disturbed == trial:
+        if is_scarce and m.ops[m.starts[i].op].disturbed == trial:
             _copy_bytes(m, m.starts[i].op, 1.0)
     begin = int(np.int64(0))
     for window in range(m.counters[WINDOWS]):

@@ -10,7 +10,7 @@ from placer.moves import Moves
 from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.simulator import Simulator
 
-_BLOCK = 256  # moves that are tried at a time
+_BLOCK = 512  # moves that are tried at a time
 LEAST = float(np.finfo(float).tiny)
 """As a limit, makes all moves that cost nothing."""
 
@@ -53,7 +53,7 @@ class Walk:
     def take(self, proposals: Records, limits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tries moves in turn, each from where the walk then is; makes those that cost little.
 
-        It pauses after 256, or before; but not before the first, unless the budget is spent.
+        It pauses after 512, or before; but not before the first, unless the budget is spent.
 
         Args:
             proposals: The moves, as ``placer._move_tables.PROPOSAL``, ``[num_proposals]``.

@@ -14,7 +14,7 @@ from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.search._walk import LEAST, Walk
 from placer.search.neighbours import Neighbours
 
-_BLOCK = 256  # moves that are drawn at a time
+_BLOCK = 512  # moves that are drawn at a time
 _SAMPLED_BLOCK = 64  # while the first temperature is not known
 _SAMPLES = 50  # moves uphill that tell the first temperature
 _ACCEPTED = 1e-3  # chance at first of the median of the moves uphill
