@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from placer._move_tables import OUTCOME, PlacedGroups, Records, device_of, new_move_tables
+from placer._move_tables import (
+    OUTCOME,
+    MoveTables,
+    PlacedGroups,
+    Records,
+    device_of,
+    new_move_tables,
+)
 from placer._tables import Tables, new_recording, new_start_order_scratch
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
@@ -98,6 +106,7 @@ class Moves:
         evaluate: Callable[[NDArray[np.int32]], NDArray[np.float64]],
         *,
         in_order_of_start: bool,
+        idle: list[MoveTables],
     ) -> None:
         """See :meth:`placer.simulator.Simulator.moves`.
 
@@ -109,6 +118,7 @@ class Moves:
             evaluate: Gives the step times of placements ``[batch, num_ops]`` by full runs.
             in_order_of_start: Whether ops can be simulated in order of start, first come first
                 served; else every trial is a full run.
+            idle: What sessions from other bases have left, which this one takes and leaves in turn.
         """
         self._graph = graph
         self._cluster = cluster
@@ -133,7 +143,11 @@ class Moves:
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
             )
             self._no_recording = new_recording(0, 0, 0)
-            self._tables_of_moves = new_move_tables(tables, len(cluster.channel_names))
+            try:
+                self._tables_of_moves = idle.pop()
+            except IndexError:
+                self._tables_of_moves = new_move_tables(tables, len(cluster.channel_names))
+            weakref.finalize(self, idle.append, self._tables_of_moves)
             self._addresses = addresses_of(self._tables_of_moves)
             # what a single trial or full run is passed
             self._one_result, self._one_settled = np.zeros(1), np.zeros(1, bool)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from placer._move_tables import MoveTables
 from placer._tables import (
     FEASIBLE,
     SPLIT_COLOCATION,
@@ -87,6 +88,7 @@ class Simulator:
         self._tables = build_tables(graph, cluster, order, self.priorities)
         self._idle_scratches: list[Scratch] = []
         self._idle_start_order_scratches: list[StartOrderScratch] = []
+        self._idle_move_tables: list[MoveTables] = []
         # where both engines apply, they agree to the bit
         self._starts_in_order = bool(
             (self._tables.slots == 1).all()
@@ -168,6 +170,7 @@ class Simulator:
             self._check_one(placement),
             lambda rows: self.evaluate(rows).step_time_seconds,
             in_order_of_start=self._starts_in_order and self.order == "fifo",
+            idle=self._idle_move_tables,
         )
 
     def schedule(self, placement: Placement | ArrayLike) -> Schedule:

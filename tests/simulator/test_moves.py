@@ -324,6 +324,27 @@ def test_a_move_that_is_committed_counts_at_many_moves_at_once() -> None:
     check_record(session)
 
 
+def test_a_session_has_the_memory_of_one_that_ended_and_nothing_of_its_base() -> None:
+    """It may have ended with a move yet to be written; one that goes on keeps its own."""
+    rng = np.random.default_rng(0)
+    simulator = Simulator(random_graph(100, rng), example_cluster(3))
+    kept = simulator.moves(np.zeros(100, np.int32))
+    tables = []
+    for _ in range(10):
+        session = simulator.moves(rng.integers(3, size=100).astype(np.int32))
+        tables.append(id(session._tables_of_moves))
+        only_trials(session)
+        check_record(session)
+        for _ in range(5):
+            session.try_move(int(rng.integers(100)), int(rng.integers(3)))
+            session.commit()
+        assert session.step_time_seconds == simulator.step_time(session.devices)
+        del session
+    assert len(set(tables)) == 1
+    assert id(kept._tables_of_moves) not in tables
+    check_record(kept)
+
+
 def test_many_moves_at_once_equal_single_ones() -> None:
     """Each from the base, of one op or of several; none is no error."""
     rng = np.random.default_rng(0)
