@@ -7,7 +7,7 @@ KERNELS := .venv/.kernels
 INTEROP := .venv-interop/bin
 INTEROP_STAMP := .venv-interop/.stamp
 
-.PHONY: setup demo test interop workloads readme results clean
+.PHONY: setup demo test interop workloads readme results policy clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,13 @@ $(INTEROP_STAMP): constraints-interop.txt
 # runs everything that README and docs/cli.md show, and rewrites table, picture and output
 readme: $(STAMP)
 	$(BIN)/python -m experiments.showcase
+
+# trains the policy that placer brings along, for some ten minutes
+policy: $(STAMP)
+	rm -f policies/bundled.npz
+	$(BIN)/placer pretrain --out policies/bundled.npz --steps 3000 \
+	  --workload rnnlm --workload inception_v3 --workload transformer \
+	  --cluster p100x4 --cluster k80x4 --cluster v100x8
 
 # compares all methods on all workloads, for hours, and rewrites docs/results.md; goes on where it was stopped
 results: $(STAMP)

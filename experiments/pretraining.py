@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import policies
 from placer import files
 from placer.errors import UsageError
 from placer.placement import Placement
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from policies.pretraining import Pretrainer, Row
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+def policy_path(given: Path) -> Path:
+    """The file of a policy: ``bundled`` stands for the one that placer brings along."""
+    return Path(policies.__file__).with_name("bundled.npz") if given == Path("bundled") else given
 
 
 def card_path(checkpoint: Path) -> Path:

@@ -18,6 +18,7 @@ from placer.cluster import Cluster, Device, Link
 from placer.errors import InfeasibleError
 from placer.graph import Op, OpGraph, Output
 from placer.grouping import OpGroups
+from placer.placement import Order
 from placer.problem import Problem
 from placer.simulator import Simulator
 
@@ -63,7 +64,7 @@ class _Plan:
 
 
 def generate_problem(rng: np.random.Generator, num_blocks: int) -> Problem:
-    """A random graph on a random cluster.
+    """A random graph on a random cluster, in either order.
 
     Args:
         rng: All randomness comes from it.
@@ -71,9 +72,9 @@ def generate_problem(rng: np.random.Generator, num_blocks: int) -> Problem:
     """
     while True:
         graph, groups = generate_graph(rng, num_blocks)
-        problem = Problem(
-            graph, cluster := generate_cluster(rng, graph), groups, Simulator(graph, cluster)
-        )
+        cluster = generate_cluster(rng, graph)
+        order: Order = "priority" if rng.random() < 0.5 else "fifo"
+        problem = Problem(graph, cluster, groups, Simulator(graph, cluster, order=order), order)
         try:
             _ = problem.allowed
         except InfeasibleError:  # variables that fit nowhere

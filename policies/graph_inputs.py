@@ -32,9 +32,9 @@ GROUP_FEATURES = (
 
 DEVICE_FEATURES = (
     *("slowness", "memory_if_all_were_here", "sending", "receiving", "latency"),
-    *("sharing_of_channels", "slots", "num_devices"),
+    *("sharing_of_channels", "slots", "num_devices", "runs_by_priority"),
 )
-"""What is seen of each device, by name."""
+"""What is seen of each device, by name; the last two are of the whole cluster."""
 
 PAIR_FEATURES = ("slowness", "time", "lookahead", "memory", "allowed")
 """What is seen of each op group on each device, by name."""
@@ -403,6 +403,7 @@ def _device_features(
             np.log1p(crowd.sum(axis=1) / others) / 2,
             np.log([device.slots for device in problem.cluster.devices]),
             np.full(num_devices, np.log(num_devices) / 3),
+            np.full(num_devices, problem.order == "priority"),
         ]
     )
 

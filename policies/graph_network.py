@@ -38,6 +38,9 @@ make_inputs = graph_inputs
 NUM_ROUNDS = 3
 """Rounds of message passing."""
 
+LEAN = 4.0
+"""How sure list schedules are of the device where a group and what follows finish first."""
+
 STATE_FEATURES = (
     "finish",  # the first four: how much later than where it is least
     "start",
@@ -83,6 +86,21 @@ def init_shared_weights(rng: np.random.Generator, hidden: int) -> dict[str, NDAr
         return rng.uniform(-limit, limit, shape).astype(np.float32)
 
     return {name: fresh(name, shape) for name, shape in weight_shapes(hidden).items()}
+
+
+def list_schedule_weights(rng: np.random.Generator, hidden: int) -> dict[str, NDArray[np.float32]]:
+    """Weights of a policy that samples list schedules.
+
+    The output layer is zero but for the time at which the group and what is expected to follow it
+    would be done: the less, the likelier.
+
+    Args:
+        rng: All randomness comes from it.
+        hidden: Units of each layer.
+    """
+    weights = init_shared_weights(rng, hidden)
+    weights["output"][hidden + STATE_FEATURES.index("finish_and_lookahead")] = -LEAN
+    return weights
 
 
 def weight_shapes(hidden: int) -> dict[str, tuple[int, ...]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,15 +27,18 @@ from policies.graph_inputs import (
     graph_inputs,
     rounded,
 )
-from policies.graph_network import STATE_FEATURES, weight_shapes
+from policies.graph_network import STATE_FEATURES, list_schedule_weights, weight_shapes
 from policies.learner import LearnerState
 from policies.networks import load_network
 from policies.reinforce import Trainer
 
+BUNDLED = Path(__file__).parent / "bundled.npz"
+"""The policy that placer brings along; ``make policy`` trains it."""
+
 KIND = "graph policy"
 NETWORK = "graph"
 ZERO_SHOT = "zero_shot"
-FINE_TUNED = "fine_tuned"
+FINE_TUNED = "pretrained"
 FEATURES = {
     "group": list(GROUP_FEATURES),
     "device": list(DEVICE_FEATURES),
@@ -42,6 +48,9 @@ FEATURES = {
 """What the policy sees; a file says what its policy saw."""
 
 _BATCH = 16
+
+ZERO_SHOT_EVALUATIONS = 2 * _BATCH
+"""Of which half are list schedules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,15 @@ class PretrainedPolicy:
         _check(path, weights, card.get("hidden"))
         return cls(weights, card)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a file to share and to place with: weights and card.
+
+        Raises:
+            PlacerError: The file cannot be written.
+        """
+        arrays = {f"weights/{name}": weight for name, weight in self.weights.items()}
+        checkpoint.save(path, arrays, {"kind": KIND, "features": FEATURES, "card": self.card})
+
     @property
     def hidden(self) -> int:
         """Units of each layer."""
@@ -106,8 +124,10 @@ class PretrainedPolicy:
         """Places a graph without training: the likeliest choices, then samples; the best counts.
 
         The samples of a batch are drawn at temperatures from 0 to 1: of hundreds of decisions few
-        are to differ from the likeliest in some samples, and many in others. `start` is evaluated
-        after the likeliest choices.
+        are to differ from the likeliest in some samples, and many in others. Every other batch is
+        drawn from the policy that pretraining begins with, which samples list schedules: what it
+        finds is better for some graphs, and worse for others. `start` is evaluated after the
+        likeliest choices.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
         """
@@ -123,10 +143,13 @@ class PretrainedPolicy:
         inputs = rounded(graph_inputs(problem, no_prior))
         num_groups, num_devices = inputs.allowed.shape
         rng, network = np.random.default_rng(seed), load_network(NETWORK)
-        while ledger.left:
+        list_schedules = list_schedule_weights(rng, self.hidden)
+        for weights in itertools.cycle([self.weights, list_schedules]):
+            if not ledger.left:
+                break
             noise = rng.gumbel(size=(num_groups, _BATCH, num_devices))
             noise *= (np.arange(_BATCH)[:, None] + (ledger.count > 0)) / _BATCH  # temperatures
-            samples = learner.sample(network, self.weights, inputs, noise.astype(np.float32))
+            samples = learner.sample(network, weights, inputs, noise.astype(np.float32))
             choices = np.array(samples.choices)[:, : problem.num_groups]
             if start is not None and not ledger.count:
                 choices[1] = problem.check_start(start)
@@ -143,7 +166,7 @@ class PretrainedPolicy:
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
-        """Places a graph as :meth:`search` with 16 evaluations, then trains from the best of these.
+        """Places a graph as :meth:`search` with 32 evaluations, then trains from the best of these.
 
         Training evaluates the best again, as any start.
 
@@ -151,7 +174,7 @@ class PretrainedPolicy:
         """
         began = time.perf_counter()
         found: SearchResult | None = None
-        num_tried = min(_BATCH, evaluations)
+        num_tried = min(ZERO_SHOT_EVALUATIONS, evaluations)
         try:
             found = self.search(problem, evaluations=num_tried, seed=seed, start=start)
         except InfeasibleError:  # training learns to fit
@@ -212,6 +235,35 @@ class PretrainedPolicy:
         trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
         trainer.state = LearnerState.fresh(self.weights_for(problem))
         return trainer
+
+
+@functools.cache
+def bundled() -> PretrainedPolicy:
+    """The policy that placer brings along."""
+    return PretrainedPolicy.load(BUNDLED)
+
+
+def search(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    seconds: float | None = None,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Trains the bundled policy on: :meth:`PretrainedPolicy.fine_tune`.
+
+    See :class:`placer.problem.Search` for arguments, result and errors.
+    """
+    return bundled().fine_tune(
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        seconds=seconds,
+        start=start,
+        on_progress=on_progress,
+    )
 
 
 def _after(

@@ -19,7 +19,6 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.rewards import GradedReward, SqrtReward
 from placer.errors import FormatError, InfeasibleError, UsageError
@@ -31,7 +30,13 @@ from policies.generating import generate_problem
 from policies.graph_inputs import GraphInputs, graph_inputs, rounded
 from policies.learner import Hyperparameters, LearnerState
 from policies.networks import load_network
-from policies.pretrained import FEATURES, KIND, NETWORK, PretrainedPolicy
+from policies.pretrained import (
+    FEATURES,
+    KIND,
+    NETWORK,
+    ZERO_SHOT_EVALUATIONS,
+    PretrainedPolicy,
+)
 
 HIDDEN = 32
 BATCH_SIZE = 16
@@ -41,12 +46,10 @@ GRADIENT_CLIP = 1.0
 ENTROPY_COEF = 0.01
 IMITATION = 1.0
 """Weight of the improved placement, where the samples' advantages are over their number."""
-CLIMB_EVALUATIONS = 200
+CLIMB_EVALUATIONS = 400
 """What hill climbing may spend on the best of a batch."""
-NUM_BLOCKS = 24, 64
+NUM_BLOCKS = 24, 128
 """The least and the most op groups of a generated problem."""
-LEAN = 4.0
-"""How sure the policy is at first of the device where a group and what follows finish first."""
 NUM_HELD_OUT = 24
 
 _NETWORK = load_network(NETWORK)
@@ -118,7 +121,9 @@ class Pretrainer:
         self.step_count = 0
         self.evaluations = 0
         self._round: tuple[int, dict[int, _Task]] = (-1, {})
-        self.state = LearnerState.fresh(first_weights(np.random.default_rng(seed)))
+        self.state = LearnerState.fresh(
+            graph_network.list_schedule_weights(np.random.default_rng(seed), HIDDEN)
+        )
 
     @property
     def done(self) -> bool:
@@ -202,7 +207,7 @@ class Pretrainer:
         return PretrainedPolicy(weights, self._card() | {"held_out": held_out})
 
     def save(self, path: str | os.PathLike[str], held_out: dict[str, float] | None = None) -> None:
-        """Writes a checkpoint, ``.npz``, to go on from and to place with.
+        """Writes a checkpoint, ``.npz``, to place with and, before the last step, to go on from.
 
         Args:
             path: The file.
@@ -211,8 +216,11 @@ class Pretrainer:
         Raises:
             PlacerError: The file cannot be written.
         """
-        card = self.policy(held_out).card
-        facts = {"kind": KIND, "features": FEATURES, "card": card}
+        policy = self.policy(held_out)
+        if self.done:
+            policy.save(path)
+            return
+        facts = {"kind": KIND, "features": FEATURES, "card": policy.card}
         checkpoint.save(path, self.state.to_arrays(), facts)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
@@ -230,9 +238,13 @@ class Pretrainer:
                     f"{path}: made with {key} {policy.card.get(key)!r}; asked for {own[key]!r}"
                 )
         try:
-            state = LearnerState.from_arrays(arrays)
             self.step_count = int(policy.card["steps_taken"])
             self.evaluations = int(policy.card["evaluations"])
+            state = (
+                LearnerState.fresh(policy.weights)
+                if self.done
+                else LearnerState.from_arrays(arrays)
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: not a whole checkpoint ({error!r})") from None
         self.state = state
@@ -272,6 +284,7 @@ class Pretrainer:
                     "graph_fingerprint": problem.graph.fingerprint,
                     "cluster": problem.cluster.name,
                     "cluster_fingerprint": problem.cluster.fingerprint,
+                    "order": problem.order,
                     "op_groups": problem.num_groups,
                 }
                 for problem in self.problems
@@ -282,27 +295,14 @@ class Pretrainer:
         }
 
 
-def first_weights(rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Weights of a policy that samples list schedules.
-
-    The output layer is zero but for the time at which the group and what is expected to follow it
-    would be done: the less, the likelier.
-
-    Args:
-        rng: All randomness comes from it.
-    """
-    weights = graph_network.init_shared_weights(rng, HIDDEN)
-    feature = graph_network.STATE_FEATURES.index("finish_and_lookahead")
-    weights["output"][HIDDEN + feature] = -LEAN
-    return weights
-
-
 def _generated(rng: np.random.Generator) -> Problem:
     low, high = NUM_BLOCKS
     return generate_problem(rng, int(rng.integers(low, high + 1)))
 
 
-def evaluate_held_out(policy: PretrainedPolicy, evaluations: int = BATCH_SIZE) -> dict[str, float]:
+def evaluate_held_out(
+    policy: PretrainedPolicy, evaluations: int = ZERO_SHOT_EVALUATIONS
+) -> dict[str, float]:
     """How good a policy is on generated problems on which none is trained.
 
     Args:

@@ -142,7 +142,7 @@ def test_a_run_that_fails_is_not_kept(tmp_path: Path, toy: Cell, capsys) -> None
         ([1.04, 1.06], ["MISS", "MISS"]),
     ],
 )
-def test_modern_is_judged_against_annealing(tmp_path: Path, ratios, verdicts) -> None:
+def test_learning_is_judged_against_annealing(tmp_path: Path, ratios, verdicts) -> None:
     """By the geometric mean of ratios of medians, and by the worst of them."""
     plan = Plan(("rnnlm", "nmt"), ("p100x4",), ("fifo",), (300,), seeds=3)
     of_seed = [1.0, 2.0, 9.0]
@@ -154,13 +154,44 @@ def test_modern_is_judged_against_annealing(tmp_path: Path, ratios, verdicts) ->
 
     part = learning.PARTS["annealing"]
     report = part.report(plan, made_up(tmp_path, part.runs(plan), step_time))
-    assert [criterion.verdict() for criterion in report.criteria] == verdicts * 2
+    # each of both policies, with this budget and over all budgets
+    assert [criterion.verdict() for criterion in report.criteria] == verdicts * 4
     assert f"{np.prod(ratios) ** 0.5:.3f}" == report.criteria[0].measured
     worst = plan.workloads[int(np.argmax(ratios))]
     assert report.criteria[1].measured == f"{max(ratios):.3f}: {worst} on p100x4, fifo"
-    ratio_table, times_table = report.tables
+    ratio_table, of_pretrained, times_table = report.tables
+    assert ratio_table.rows == of_pretrained.rows
     assert [row[3] for row in ratio_table.rows[:2]] == [f"{ratio:.3f}" for ratio in ratios]
-    assert times_table.rows[0][3] == f"4000.00 / 2000.00 / {ratios[0] * 2000:.2f}"
+    assert times_table.rows[0][3] == f"4000.00 / 2000.00{f' / {ratios[0] * 2000:.2f}' * 2}"
+
+
+def test_transfer_is_judged_against_training_from_scratch(tmp_path: Path) -> None:
+    """By medians, the worst graph counting."""
+    part = learning.PARTS["transfer"]
+    plan = dataclasses.replace(part.plan, clusters=("p100x4",), orders=("fifo",), seeds=3)
+    times = {"zero_shot": {"nmt": 2.1, "resnet50": 2.3}, "pretrained": {"nmt": 2, "resnet50": 1.8}}
+    budgets = set()
+
+    def step_time(run: Run) -> float:
+        budgets.add((run.subject, run.evaluations))
+        return times.get(run.subject, {}).get(run.workload, 2.0) + (run.seed - 1) / 10
+
+    report = part.report(plan, made_up(tmp_path, part.runs(plan), step_time))
+    assert budgets == {("zero_shot", 32), ("pretrained", 300), ("modern", 3_000)}
+    assert [criterion.verdict() for criterion in report.criteria] == ["MISS", "ok"]
+    assert report.criteria[0].measured == "1.099, worst 1.150: resnet50 on p100x4, fifo"
+    assert report.tables[0].rows[0][3:] == (
+        *("4000.00", "2000.00", "2100.00", "2000.00", "1.050", "1.000"),
+    )
+
+
+def test_zero_shot_runs_no_heuristics(tmp_path: Path, toy: Cell) -> None:
+    """All of its budget are placements of the bundled policy."""
+    run = Subject("zero_shot").run(toy, 4, seed=0)
+    results = Results(tmp_path / "out")
+    assert results.finish([run]) == []
+    assert results[run].heuristics == 0
+    assert results[run].curve[-1][0] <= 4
 
 
 @pytest.mark.parametrize(
@@ -258,8 +289,8 @@ def test_less_is_run_on_request(tmp_path: Path, toy: Cell, capsys) -> None:
     words += ["--orders", "fifo", "--seeds", "1"]
     assert learning.main([*words, "--only", "annealing", "--budgets", "40"]) in (0, 1)
     printed = capsys.readouterr().out
-    assert "2 of 2" in printed
-    assert "| all budgets: none above 1.05 |" in printed
+    assert "3 of 3" in printed
+    assert "| pretrained, all budgets: none above 1.05 |" in printed
     learning.main([*words, "--only", "speed", "--budgets", "40"])
     assert "1 of 1" in capsys.readouterr().out
     assert (tmp_path / "out" / "speed.jsonl").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from policies.pretraining import Pretrainer
 
 DEFAULT_STEPS = 10_000
-DEFAULT_SAMPLES = 16
+DEFAULT_SAMPLES = 32
 
 
 @app.command()
@@ -46,7 +46,7 @@ def pretrain(
         list[str] | None,
         typer.Option(
             "--cluster",
-            help="Where to place these graphs, each on every cluster; repeatable.",
+            help="Where to place these, each on every cluster and in both orders; repeatable.",
             metavar="CLUSTER",
         ),
     ] = None,
@@ -69,7 +69,12 @@ def pretrain(
     clusters = [load_cluster(name) for name in cluster or []]
     if bool(graphs) != bool(clusters):
         raise UsageError("graphs and clusters come together: give both, or neither")
-    problems = [build_problem(g, c, None, "fifo") for g in graphs for c in clusters]
+    problems = [
+        build_problem(g, c, None, order)
+        for g in graphs
+        for c in clusters
+        for order in get_args(Order)
+    ]
     terminal.load_tensorflow()
     from policies.pretraining import Pretrainer
 
@@ -117,8 +122,9 @@ def _pretrain(pretrainer: Pretrainer, out: Path) -> dict[str, Any]:
 @app.command()
 def place(
     policy: Annotated[
-        Path, typer.Option("--policy", help="Checkpoint of a pretrained policy.", metavar="FILE")
-    ],
+        Path,
+        typer.Option("--policy", help="A policy of placer pretrain, or bundled.", metavar="FILE"),
+    ] = Path("bundled"),
     graph: GraphOption = None,
     workload: WorkloadOption = None,
     cluster: ClusterOption = None,
@@ -140,7 +146,7 @@ def place(
     as_json: JsonOption = False,
 ) -> None:
     """Place a graph by a pretrained policy, without training."""
-    from experiments.pretraining import placement
+    from experiments.pretraining import placement, policy_path
     from experiments.tables import format_seconds
 
     op_graph, where = load_graph(graph, workload), load_cluster(cluster)
@@ -148,7 +154,8 @@ def place(
     terminal.load_tensorflow()
     from policies.pretrained import PretrainedPolicy
 
-    found = PretrainedPolicy.load(policy).search(problem, evaluations=evaluations, seed=seed)
+    trained = PretrainedPolicy.load(policy_path(policy))
+    found = trained.search(problem, evaluations=evaluations, seed=seed)
     placed = placement(problem, found)
     if out is not None:
         placed.save(out)

@@ -124,7 +124,11 @@ def train(
     ] = None,
     pretrained: Annotated[
         Path | None,
-        typer.Option("--from", help="A policy of placer pretrain to start from.", metavar="POLICY"),
+        typer.Option(
+            "--from",
+            help="A policy of placer pretrain to start from, or bundled.",
+            metavar="POLICY",
+        ),
     ] = None,
     size: SizeOption = None,
     workers: WorkersOption = None,
@@ -140,6 +144,7 @@ def train(
     import msgspec
 
     from experiments import tables
+    from experiments.pretraining import policy_path
     from experiments.run import RunFolder, free_folder
     from experiments.training import check_start, new_config
 
@@ -152,6 +157,7 @@ def train(
         raise UsageError(
             "--from is of simulated step times: train with it there, and give that run as --start"
         )
+    pretrained = pretrained and policy_path(pretrained)
     measuring = None
     given = size, workers, shares, devices, warmup, steps, seconds_limit
     if evaluator == "measured" and workload is not None:

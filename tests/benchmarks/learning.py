@@ -28,7 +28,7 @@ from placer.errors import PlacerError
 from placer.graph import OpGraph
 from placer.placement import Order
 from policies.config import COLOCRL, MODERN
-from tests.benchmarks.learning_runs import Cell, Outcome, Results, Run, Subject
+from tests.benchmarks.learning_runs import ZERO_SHOT, Cell, Outcome, Results, Run, Subject
 from tests.benchmarks.measuring import Criterion, Report, Table
 from tests.benchmarks.simulator import rewrite
 
@@ -56,10 +56,15 @@ _MODERN = Subject("modern", MODERN)
 _COLOCRL = Subject("colocrl", COLOCRL)
 _FROM_NOTHING = Subject("modern, from nothing", dataclasses.replace(MODERN, prior_deviations=0.0))
 _ANNEALING = Subject("annealing")
+_PRETRAINED = Subject("pretrained")
+_ZERO_SHOT = Subject(ZERO_SHOT)
 _VARIANTS = tuple(
     Subject(name, dataclasses.replace(MODERN, **changes)) for name, changes in ABLATIONS.items()
 )
 
+_LEARNED = (_MODERN, _PRETRAINED)  # what is compared with annealing
+_SAMPLES = 32  # evaluations of the bundled policy without training
+_ZERO_SHOT_RATIO = 1.1  # over training from scratch
 _MOST_RATIO = 0.97  # in the geometric mean, to annealing
 _WORST_RATIO = 1.05
 _LEAST_GAIN = 10  # in evaluations, over the paper's recipe
@@ -126,16 +131,56 @@ class Part:
 
 
 def annealing(plan: Plan, results: Results) -> Report:
-    """The step time of `modern` over that of annealing from the same start."""
-    shape = len(plan.cells), len(plan.budgets)
-    learned, annealed = np.empty(shape), np.empty(shape)
-    for (row, cell), (column, budget) in itertools.product(
-        enumerate(plan.cells), enumerate(plan.budgets)
-    ):
-        for subject, medians in ((_MODERN, learned), (_ANNEALING, annealed)):
-            found = _step_times(results, plan.runs(subject, cell, budget))
-            medians[row, column] = np.median(found)
-    ratios = _ratios(learned, annealed)
+    """The step times of what learns over that of annealing from the same start."""
+    criteria: list[Criterion] = []
+    tables = []
+    medians = {subject: _medians(plan, results, subject) for subject in (_ANNEALING, *_LEARNED)}
+    for subject in _LEARNED:
+        ratios = _ratios(medians[subject], medians[_ANNEALING])
+        criteria += _against_annealing(subject.name, plan, ratios)
+        tables.append(
+            Table(
+                f"Step time of {subject.name} over that of annealing, medians of {plan.seeds} "
+                "seeds, by evaluations",
+                (*_columns(plan), ">geometric mean"),
+                [
+                    *(
+                        (*cell, *(f"{ratio:.3f}" for ratio in of_cell), f"{mean:.3f}")
+                        for cell, of_cell, mean in zip(
+                            plan.cells, ratios, map(_geometric_mean, ratios), strict=True
+                        )
+                    ),
+                    (
+                        *("geometric mean", "", ""),
+                        *(f"{_geometric_mean(of_budget):.3f}" for of_budget in ratios.T),
+                        f"{_geometric_mean(ratios):.3f}",
+                    ),
+                ],
+            )
+        )
+    names = " / ".join(subject.name for subject in medians)
+    tables.append(
+        Table(
+            f"The step times in ms, the best heuristic / {names}",
+            _columns(plan),
+            [
+                (
+                    *cell,
+                    *(
+                        " / ".join(_ms(found) for found in (start, *of_budget))
+                        for of_budget in zip(*(m[row] for m in medians.values()), strict=True)
+                    ),
+                )
+                for row, cell in enumerate(plan.cells)
+                for start in [_starts(plan, results, cell)]
+            ],
+        )
+    )
+    return Report("annealing", criteria, tables)
+
+
+def _against_annealing(name: str, plan: Plan, ratios: Floats) -> list[Criterion]:
+    """What is asked of ratios of step times, ``[cells, budgets]``."""
     criteria = []
     whole = [(f"{budget:,} evaluations", ratios[:, [i]]) for i, budget in enumerate(plan.budgets)]
     for what, part in [*whole, ("all budgets", ratios)]:
@@ -144,50 +189,60 @@ def annealing(plan: Plan, results: Results) -> Report:
         budget_of_worst = f", {plan.budgets[at]:,} evaluations" if part is ratios else ""
         criteria += [
             Criterion(
-                f"{what}: geometric mean at most {_MOST_RATIO}", f"{mean:.3f}", mean <= _MOST_RATIO
+                f"{name}, {what}: geometric mean at most {_MOST_RATIO}",
+                f"{mean:.3f}",
+                mean <= _MOST_RATIO,
             ),
             Criterion(
-                f"{what}: none above {_WORST_RATIO}",
+                f"{name}, {what}: none above {_WORST_RATIO}",
                 f"{part.max():.3f}: {plan.cells[worst]}{budget_of_worst}",
                 bool(part.max() <= _WORST_RATIO),
             ),
         ]
-    columns = ("workload", "cluster", "order", *(f">{budget:,}" for budget in plan.budgets))
-    means = [*(_geometric_mean(ratios[:, i]) for i in range(shape[1])), _geometric_mean(ratios)]
+    return criteria
+
+
+def transfer(plan: Plan, results: Results) -> Report:
+    """What the bundled policy is worth on graphs on which it was not trained."""
+    tuned, scratch = plan.budgets
+    rows: list[tuple[object, ...]] = []
+    over: dict[str, dict[str, float]] = {"zero-shot": {}, "trained on": {}}
+    for cell in plan.cells:
+        zero, trained, learned = (
+            float(np.median(_step_times(results, plan.runs(subject, cell, budget))))
+            for subject, budget in (
+                (_ZERO_SHOT, _SAMPLES),
+                (_PRETRAINED, tuned),
+                (_MODERN, scratch),
+            )
+        )
+        over["zero-shot"][str(cell)] = zero / learned
+        over["trained on"][str(cell)] = trained / learned
+        start = _starts(plan, results, cell)
+        figures = (_ms(seconds) for seconds in (start, learned, zero, trained))
+        rows.append((*cell, *figures, f"{zero / learned:.3f}", f"{trained / learned:.3f}"))
     return Report(
-        "annealing",
-        criteria,
+        "transfer",
+        [
+            Criterion(
+                f"{what}: at most {most} of {scratch:,} evaluations from scratch",
+                f"{_geometric_mean(np.array(list(ratios.values()))):.3f}, worst "
+                f"{max(ratios.values()):.3f}: {max(ratios, key=ratios.__getitem__)}",
+                max(ratios.values()) <= most,
+            )
+            for (what, ratios), most in zip(over.items(), (_ZERO_SHOT_RATIO, 1.0), strict=True)
+        ],
         [
             Table(
-                f"Step time of modern over that of annealing, medians of {plan.seeds} seeds, by "
-                "evaluations",
-                (*columns, ">geometric mean"),
-                [
-                    *(
-                        (*cell, *(f"{ratio:.3f}" for ratio in of_cell), f"{mean:.3f}")
-                        for cell, of_cell, mean in zip(
-                            plan.cells, ratios, map(_geometric_mean, ratios), strict=True
-                        )
-                    ),
-                    ("geometric mean", "", "", *(f"{mean:.3f}" for mean in means)),
-                ],
-            ),
-            Table(
-                "The step times in ms, the best heuristic / annealing / modern",
-                columns,
-                [
-                    (
-                        *cell,
-                        *(
-                            f"{_ms(_starts(plan, results, cell))} / {_ms(a)} / {_ms(b)}"
-                            for a, b in zip(of_annealing, of_modern, strict=True)
-                        ),
-                    )
-                    for cell, of_annealing, of_modern in zip(
-                        plan.cells, annealed, learned, strict=True
-                    )
-                ],
-            ),
+                f"Step times in ms, medians of {plan.seeds} seeds: of modern from scratch with "
+                f"{scratch:,} evaluations, of the bundled policy zero-shot with {_SAMPLES}, and "
+                f"trained on with {tuned:,}; ratios are to modern",
+                (
+                    *("workload", "cluster", "order", ">best heuristic", ">modern"),
+                    *(">zero-shot", ">trained on", ">zero-shot ratio", ">trained on ratio"),
+                ),
+                rows,
+            )
         ],
     )
 
@@ -330,7 +385,21 @@ def ablations(plan: Plan, results: Results) -> Report:
 
 
 PARTS: Mapping[str, Part] = {
-    "annealing": Part(Plan(), lambda plan: plan.of_all(_ANNEALING, _MODERN), annealing),
+    "annealing": Part(Plan(), lambda plan: plan.of_all(_ANNEALING, *_LEARNED), annealing),
+    "transfer": Part(
+        Plan(("nmt", "resnet50"), budgets=(300, 3_000)),
+        lambda plan: [
+            run
+            for cell in plan.cells
+            for subject, budget in (
+                (_ZERO_SHOT, _SAMPLES),
+                (_PRETRAINED, plan.budgets[0]),
+                (_MODERN, plan.budgets[-1]),
+            )
+            for run in plan.runs(subject, cell, budget)
+        ],
+        transfer,
+    ),
     "colocrl": Part(
         Plan(budgets=(10_000,)),
         lambda plan: [
@@ -351,6 +420,20 @@ PARTS: Mapping[str, Part] = {
         ablations,
     ),
 }
+
+
+def _columns(plan: Plan) -> tuple[str, ...]:
+    return ("workload", "cluster", "order", *(f">{budget:,}" for budget in plan.budgets))
+
+
+def _medians(plan: Plan, results: Results, subject: Subject) -> Floats:
+    """Median step times over seeds, ``[cells, budgets]``."""
+    return np.array(
+        [
+            [np.median(_step_times(results, plan.runs(subject, cell, b))) for b in plan.budgets]
+            for cell in plan.cells
+        ]
+    )
 
 
 def _step_time(outcome: Outcome) -> float:

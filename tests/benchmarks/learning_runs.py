@@ -31,6 +31,10 @@ from policies.config import TrainingConfig
 T = TypeVar("T")
 R = TypeVar("R")
 
+ZERO_SHOT = "zero_shot"
+"""Places by the bundled policy without training; it runs no heuristics."""
+_WITH_POLICY = ZERO_SHOT, "pretrained"
+
 
 class Cell(NamedTuple):
     """What is searched: a graph on a cluster in an order, by their names."""
@@ -256,12 +260,13 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
         UsageError: The heuristics took all of the budget.
     """
     run, start = piece
-    left = run.evaluations - start.evaluations
+    heuristics = 0 if run.subject == ZERO_SHOT else start.evaluations
+    left = run.evaluations - heuristics
     if left < 1:
         raise UsageError(f"the heuristics take {start.evaluations} evaluations; expected more")
     problem = with_order_of(start.found_by, _problem(run.cell))
     choices = np.array(start.choices, np.int32)
-    if run.training:
+    if run.subject in _WITH_POLICY or run.training:
         terminal.load_tensorflow()
     began = time.perf_counter()
     found: SearchResult | None = None
@@ -275,6 +280,10 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
             while not trainer.done:
                 evaluation_seconds = trainer.step().wall_evaluation_seconds
             found = trainer.result()
+        elif run.subject == ZERO_SHOT:
+            from policies.pretrained import bundled
+
+            found = bundled().search(problem, evaluations=left, seed=run.seed)
         else:
             search = resolve("strategy", run.subject, STRATEGIES)
             found = search(problem, evaluations=left, seed=run.seed, start=choices)
@@ -284,7 +293,7 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
         run,
         found.step_time_seconds if found else None,
         _curve(found) if found else [],
-        start.evaluations,
+        heuristics,
         time.perf_counter() - began,
         evaluation_seconds,
         os.getloadavg()[0],

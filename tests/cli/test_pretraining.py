@@ -12,6 +12,7 @@ from placer.graph import OpGraph
 from placer.placement import Placement
 from placer.simulator import Simulator
 from policies import pretraining
+from policies.pretrained import BUNDLED
 
 ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
 
@@ -68,6 +69,19 @@ def test_training_goes_on_from_a_pretrained_policy(placer, folder: Path) -> None
     result = placer(*train, "--from", "q.npz", "--resume")
     assert result.exit_code == 2
     assert "--from q.npz: the run was not started from this policy" in result.stderr
+
+
+def test_the_bundled_policy_goes_by_its_name(placer, folder: Path) -> None:
+    """And is what places where no policy is given."""
+    found = [
+        json.loads(placer("place", *ON_TINY, *policy, "--json").stdout)["step_time_seconds"]
+        for policy in ([], ["--policy", "bundled"], ["--policy", str(BUNDLED)])
+    ]
+    assert len(set(found)) == 1
+    train = ["train", *ON_TINY, "--evaluations", "70", "--out", "run", "--from", "bundled"]
+    result = placer(*train)
+    assert result.exit_code == 0, result.stderr
+    assert Path("run/policy.npz").read_bytes() == BUNDLED.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from experiments import comparison, results
@@ -31,6 +32,28 @@ def test_every_method_has_a_row(summaries) -> None:
     assert "none found" in rows["`expert`"]
 
 
+def test_the_overview_is_over_all_settings(summaries) -> None:
+    """A geometric mean of speedups, and who is best; a method that found nothing has neither."""
+    medians = {(row.method, row.order): row.median_seconds for row in summaries}
+    elsewhere = [
+        msgspec.structs.replace(
+            row,
+            workload="other",
+            median_seconds=row.median_seconds * (4 if row.method == "random" else 1),
+        )
+        for row in summaries
+    ]
+    lines = results._overview([*summaries, *elsewhere]).splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines[2:]}
+    assert [cell.strip() for cell in cells["`expert`"]] == ["-", "0", "-", "0"]
+    for number, order in enumerate(("fifo", "priority")):
+        single, random = medians["single_device", order], medians["random", order]
+        speedup, best = cells["`random`"][2 * number :][:2]
+        assert speedup.strip() == f"{single / random / 2:.2f}x"
+        assert int(best) == (random <= single) + (4 * random <= single)
+        assert cells["`single_device`"][2 * number].strip() == "1.00x"
+
+
 def test_ratios_by_hand() -> None:
     """4.99 s over 4.04 s; without one GPU's, no ratio to it."""
     assert results._figures(None, 4.99, 4.04) == ["-", "4.99 s", "4.04 s", "1.24x", "-"]
@@ -43,6 +66,6 @@ def test_what_is_published_can_be_compared() -> None:
     for row in results.PUBLISHED:
         assert row.workload in bundled_graphs()
         assert row.cluster in results.CLUSTERS
-        assert row.learned is None or row.learned <= row.expert
+        assert row.learned <= row.expert
     assert set(results.CLUSTERS) <= set(preset_clusters())
     assert results.PICTURED in results.CLUSTERS

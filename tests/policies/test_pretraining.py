@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from placer.cluster import Cluster
 from placer.errors import FormatError, InfeasibleError, UsageError
+from placer.graph import OpGraph
 from placer.problem import Problem
+from placer.strategies import STRATEGIES, resolve
 from policies import checkpoint, pretraining
-from policies.pretrained import PretrainedPolicy
+from policies.graph_network import list_schedule_weights
+from policies.pretrained import PretrainedPolicy, bundled
 from policies.pretraining import Pretrainer, Row
 from policies.reinforce import Trainer
 from tests.experiments.builders import cluster, graph
@@ -98,7 +102,7 @@ def test_a_loaded_policy_places_what_it_has_never_seen(saved: tuple[Path, list[R
 def test_the_first_policy_is_a_list_scheduler() -> None:
     """Untrained it is better than nearly all placements there are, on every toy."""
     rng = np.random.default_rng(0)
-    weights = pretraining.first_weights(rng)
+    weights = list_schedule_weights(rng, pretraining.HIDDEN)
     policy = PretrainedPolicy(weights, {"hidden": pretraining.HIDDEN})
     for seed in range(3):
         toy = make_toy(6, 3, seed=seed)
@@ -109,7 +113,7 @@ def test_the_first_policy_is_a_list_scheduler() -> None:
 
 def test_nothing_that_fits() -> None:
     """Where no placement has the memory, the error says so."""
-    weights = pretraining.first_weights(np.random.default_rng(0))
+    weights = list_schedule_weights(np.random.default_rng(0), pretraining.HIDDEN)
     policy = PretrainedPolicy(weights, {"hidden": pretraining.HIDDEN})
     tight = make_toy(6, 3, memory_bytes=1.1e6)
     with pytest.raises(InfeasibleError, match="none of 2 placements tried by zero_shot"):
@@ -121,14 +125,14 @@ def test_nothing_that_fits() -> None:
 def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
     """Placing first, then training from the best; the budget is kept, and so is the best."""
     policy = PretrainedPolicy.load(saved[0])
-    zero_shot = policy.search(TOY, evaluations=16, seed=1)
+    zero_shot = policy.search(TOY, evaluations=32, seed=1)
     told: list[int] = []
     found = policy.fine_tune(
         TOY, evaluations=100, seed=1, on_progress=lambda now: told.append(now.evaluations)
     )
     assert found.evaluations == 100 == len(found.best_so_far) == len(found.seconds_so_far)
     assert told[-1] == 100
-    assert np.array_equal(found.best_so_far[:16], zero_shot.best_so_far)
+    assert np.array_equal(found.best_so_far[:32], zero_shot.best_so_far)
     assert (np.diff(found.seconds_so_far) >= 0).all()
     assert TOY.evaluate(found.choices[None]).step_time_seconds[0] == found.step_time_seconds
     assert found.step_time_seconds == found.best_so_far[-1]
@@ -140,7 +144,7 @@ def test_a_start_is_tried_and_a_small_budget_is_kept(saved: tuple[Path, list[Row
     policy = PretrainedPolicy.load(saved[0])
     times = TOY.evaluate(all_choices(TOY)).step_time_seconds
     start = all_choices(TOY)[times.argmin()]
-    for evaluations in (2, 16, 20):
+    for evaluations in (2, 32, 40):
         found = policy.fine_tune(TOY, evaluations=evaluations, seed=0, start=start)
         assert found.evaluations == evaluations
         assert found.step_time_seconds == times.min()
@@ -156,6 +160,26 @@ def test_a_trainer_begins_with_the_policy(saved: tuple[Path, list[Row]], tmp_pat
     trainer.save(tmp_path / "t.npz")
     again = Trainer.restore(tmp_path / "t.npz", TOY)
     assert np.array_equal(again.run().best_so_far, trainer.run().best_so_far)
+
+
+def test_the_bundled_policy_places_a_graph_that_it_has_not_seen() -> None:
+    """Its card does not have the graph, and the placement beats every single device."""
+    policy = bundled()
+    seen = {problem["graph"] for problem in policy.card["problems"]}
+    assert seen == {"inception_v3", "rnnlm", "transformer"}
+    assert policy.card["steps_taken"] == policy.card["steps"]
+    problem = Problem.build(OpGraph.load("nmt"), Cluster.load("p100x4"))
+    found = policy.search(problem, evaluations=16, seed=0)
+    single = [np.full(problem.num_groups, device, np.int32) for device in range(5)]
+    assert found.step_time_seconds < problem.evaluate(np.array(single)).step_time_seconds.min()
+
+
+def test_the_bundled_policy_is_a_strategy() -> None:
+    """By its name; it is trained on."""
+    found = resolve("strategy", "pretrained", STRATEGIES)(TOY, evaluations=40, seed=3)
+    tuned = bundled().fine_tune(TOY, evaluations=40, seed=3)
+    assert found.method == "pretrained"
+    assert np.array_equal(found.best_so_far, tuned.best_so_far)
 
 
 @pytest.mark.parametrize(
