@@ -14,6 +14,7 @@ STRATEGIES: Mapping[str, str] = MappingProxyType(
         "reinforce": "policies.reinforce:search",
         "colocrl": "policies.reinforce:search_colocrl",
         "ppo": "policies.reinforce:search_ppo",
+        "hierarchical": "policies.hierarchical:search",
         "pretrained": "policies.pretrained:search",
         "random": "placer.search.random:search",
         "hill_climbing": "placer.search.hill_climbing:search",
