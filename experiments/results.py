@@ -123,7 +123,7 @@ Step times are [simulated](simulator.md). A search starts from the best heuristi
 placement that it evaluated itself, so a search may be worse than a heuristic. *Bound* is a step time that no placement
 can beat; the gap is how much longer than that the best step takes. The interval reaches from the least to the greatest
 over seeds. Seconds are those of the method itself, median over seeds, with other runs beside it; those of a process's first
-run of `reinforce`, `colocrl` or `pretrained` on a problem include TensorFlow's compiling. `pretrained` has
+run of a policy on a problem include TensorFlow's compiling. `pretrained` has
 [seen](transfer.md) `inception_v3`, `rnnlm` and `transformer`. *None found*: no feasible placement or, by `exact`, none with a proof.
 
 ![Best step time against evaluations on {PICTURED}: median and range of {NUM_SEEDS} seeds](results-evaluations.png)

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placer._coarsen import partition
 from placer.errors import FormatError, InfeasibleError
+from placer.heuristics._figures import group_edges, group_seconds
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
 from policies import checkpoint, learner
@@ -28,6 +30,7 @@ from policies.graph_inputs import (
     rounded,
 )
 from policies.graph_network import STATE_FEATURES, list_schedule_weights, weight_shapes
+from policies.hierarchical import expand, fastest_devices
 from policies.learner import LearnerState
 from policies.networks import load_network
 from policies.reinforce import Trainer
@@ -49,8 +52,10 @@ FEATURES = {
 
 _BATCH = 16
 
-ZERO_SHOT_EVALUATIONS = 2 * _BATCH
-"""Of which half are list schedules."""
+ZERO_SHOT_EVALUATIONS = 3 * _BATCH
+"""Of which a third are list schedules, and a third are placements of parts of the graph."""
+
+_NUM_PARTS = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +129,10 @@ class PretrainedPolicy:
         """Places a graph without training: the likeliest choices, then samples; the best counts.
 
         The samples of a batch are drawn at temperatures from 0 to 1: of hundreds of decisions few
-        are to differ from the likeliest in some samples, and many in others. Every other batch is
-        drawn from the policy that pretraining begins with, which samples list schedules: what it
-        finds is better for some graphs, and worse for others. `start` is evaluated after the
+        are to differ from the likeliest in some samples, and many in others. Two batches of three
+        are of what no policy needs to learn, which is better for some graphs, and worse for others:
+        one is drawn from the policy that pretraining begins with, which samples list schedules, and
+        one sends each part of the graph to a random device. `start` is evaluated after the
         likeliest choices.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
@@ -144,9 +150,12 @@ class PretrainedPolicy:
         num_groups, num_devices = inputs.allowed.shape
         rng, network = np.random.default_rng(seed), load_network(NETWORK)
         list_schedules = list_schedule_weights(rng, self.hidden)
-        for weights in itertools.cycle([self.weights, list_schedules]):
+        for weights in itertools.cycle([self.weights, list_schedules, None]):
             if not ledger.left:
                 break
+            if weights is None:
+                ledger.evaluate(_placed_by_parts(problem, rng))
+                continue
             noise = rng.gumbel(size=(num_groups, _BATCH, num_devices))
             noise *= (np.arange(_BATCH)[:, None] + (ledger.count > 0)) / _BATCH  # temperatures
             samples = learner.sample(network, weights, inputs, noise.astype(np.float32))
@@ -166,7 +175,7 @@ class PretrainedPolicy:
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> SearchResult:
-        """Places a graph as :meth:`search` with 32 evaluations, then trains from the best of these.
+        """Places a graph as :meth:`search` with 48 evaluations, then trains from the best of these.
 
         Training evaluates the best again, as any start.
 
@@ -264,6 +273,28 @@ def search(
         start=start,
         on_progress=on_progress,
     )
+
+
+def _placed_by_parts(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Choices that send each part of a partition by METIS to a device, ``[_BATCH, num_groups]``.
+
+    Parts have as many op groups each, and few bytes between them. The faster a device, the likelier
+    it is; an op group that may not go along goes to its fastest.
+    """
+    seconds = np.where(problem.allowed, group_seconds(problem), np.inf)
+    shares = (1 / seconds).sum(axis=0)
+    edges, ones = group_edges(problem), np.ones(problem.num_groups)
+    partitions = [
+        partition(count, ones, edges)
+        if count < problem.num_groups
+        else np.arange(problem.num_groups, dtype=np.int32)
+        for count in _NUM_PARTS
+    ]
+    devices = rng.choice(
+        problem.num_devices, size=(_BATCH, problem.num_groups), p=shares / shares.sum()
+    )
+    parts = np.resize(np.array(partitions), devices.shape)
+    return expand(np.hstack([parts, devices]), problem.allowed, fastest_devices(problem))
 
 
 def _after(

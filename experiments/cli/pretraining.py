@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from policies.pretraining import Pretrainer
 
 DEFAULT_STEPS = 10_000
-DEFAULT_SAMPLES = 32
+DEFAULT_SAMPLES = 48
 
 
 @app.command()
@@ -132,7 +132,7 @@ def place(
         int,
         typer.Option(
             "--evaluations",
-            help="Placements to evaluate: the likeliest, then samples; the best counts.",
+            help="Placements to evaluate: the likeliest, then others; the best counts.",
             min=1,
             metavar="N",
         ),

@@ -63,7 +63,7 @@ _VARIANTS = tuple(
 )
 
 _LEARNED = (_MODERN, _PRETRAINED)  # what is compared with annealing
-_SAMPLES = 32  # evaluations of the bundled policy without training
+_SAMPLES = 48  # evaluations of the bundled policy without training
 _ZERO_SHOT_RATIO = 1.1  # over training from scratch
 _MOST_RATIO = 0.97  # in the geometric mean, to annealing
 _WORST_RATIO = 1.05

@@ -125,14 +125,14 @@ def test_nothing_that_fits() -> None:
 def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
     """Placing first, then training from the best; the budget is kept, and so is the best."""
     policy = PretrainedPolicy.load(saved[0])
-    zero_shot = policy.search(TOY, evaluations=32, seed=1)
+    zero_shot = policy.search(TOY, evaluations=48, seed=1)
     told: list[int] = []
     found = policy.fine_tune(
         TOY, evaluations=100, seed=1, on_progress=lambda now: told.append(now.evaluations)
     )
     assert found.evaluations == 100 == len(found.best_so_far) == len(found.seconds_so_far)
     assert told[-1] == 100
-    assert np.array_equal(found.best_so_far[:32], zero_shot.best_so_far)
+    assert np.array_equal(found.best_so_far[:48], zero_shot.best_so_far)
     assert (np.diff(found.seconds_so_far) >= 0).all()
     assert TOY.evaluate(found.choices[None]).step_time_seconds[0] == found.step_time_seconds
     assert found.step_time_seconds == found.best_so_far[-1]
@@ -144,7 +144,7 @@ def test_a_start_is_tried_and_a_small_budget_is_kept(saved: tuple[Path, list[Row
     policy = PretrainedPolicy.load(saved[0])
     times = TOY.evaluate(all_choices(TOY)).step_time_seconds
     start = all_choices(TOY)[times.argmin()]
-    for evaluations in (2, 32, 40):
+    for evaluations in (2, 48, 60):
         found = policy.fine_tune(TOY, evaluations=evaluations, seed=0, start=start)
         assert found.evaluations == evaluations
         assert found.step_time_seconds == times.min()
@@ -176,8 +176,8 @@ def test_the_bundled_policy_places_a_graph_that_it_has_not_seen() -> None:
 
 def test_the_bundled_policy_is_a_strategy() -> None:
     """By its name; it is trained on."""
-    found = resolve("strategy", "pretrained", STRATEGIES)(TOY, evaluations=40, seed=3)
-    tuned = bundled().fine_tune(TOY, evaluations=40, seed=3)
+    found = resolve("strategy", "pretrained", STRATEGIES)(TOY, evaluations=70, seed=3)
+    tuned = bundled().fine_tune(TOY, evaluations=70, seed=3)
     assert found.method == "pretrained"
     assert np.array_equal(found.best_so_far, tuned.best_so_far)
 
