@@ -25,7 +25,7 @@ from placer.graph import OpGraph
 CLUSTERS = ("k80x2", "k80x4", "p100x4", "v100x8")
 EVALUATIONS = 1000
 NUM_SEEDS = 5
-LEFT_OUT = ("ppo",)
+LEFT_OUT = ("ppo", "hierarchical")
 PICTURED = "k80x4"
 
 _ROOT = Path(__file__).parent.parent
@@ -112,8 +112,9 @@ def page(summaries: Sequence[MethodSummary]) -> str:
     )
     return f"""# Results
 
-Every heuristic and every search but {_names(LEFT_OUT)}, for the time that it takes, in the same op groups, on the bundled
-graphs: {EVALUATIONS:,} evaluations each, heuristics included, {NUM_SEEDS} seeds. `make results` runs what is missing of it and rewrites this page. Any row can be had alone, for example
+Every heuristic and every search but {_names(LEFT_OUT)}, for the time that they take, in the same op groups, on the
+bundled graphs: {EVALUATIONS:,} evaluations each, heuristics included, {NUM_SEEDS} seeds. `make results` runs what is
+missing of it and rewrites this page. Any row can be had alone, for example
 
 ```
 placer compare rnnlm --cluster k80x4 --methods annealing --evaluations {EVALUATIONS} --seeds {NUM_SEEDS} --order fifo,priority
@@ -122,9 +123,9 @@ placer compare rnnlm --cluster k80x4 --methods annealing --evaluations {EVALUATI
 Step times are [simulated](simulator.md). A search starts from the best heuristic with its seed; what is shown is the best
 placement that it evaluated itself, so a search may be worse than a heuristic. *Bound* is a step time that no placement
 can beat; the gap is how much longer than that the best step takes. The interval reaches from the least to the greatest
-over seeds. Seconds are those of the method itself, median over seeds, with other runs beside it; those of a process's first
-run of a policy on a problem include TensorFlow's compiling. `pretrained` has
-[seen](transfer.md) `inception_v3`, `rnnlm` and `transformer`. *None found*: no feasible placement or, by `exact`, none with a proof.
+over seeds. Seconds are those of the method itself, median over seeds, with other runs beside it; those of a process's
+first run of a policy on a problem include TensorFlow's compiling. `pretrained` has [seen](transfer.md) `inception_v3`,
+`rnnlm` and `transformer`. *None found*: no feasible placement or, by `exact`, none with a proof.
 
 ![Best step time against evaluations on {PICTURED}: median and range of {NUM_SEEDS} seeds](results-evaluations.png)
 
@@ -132,10 +133,10 @@ run of a policy on a problem include TensorFlow's compiling. `pretrained` has
 
 ## Beside the paper
 
-Mirhoseini et al. ([ICML 2017](https://arxiv.org/abs/1706.04972)) give measured step times, of models of other sizes, on real K80 GPUs with the TensorFlow of that time. So absolute times say nothing; what can be compared is how much
-faster the placement that was learned is than the expert's, and than one GPU. Ours is `reinforce`, in `fifo` order, median over
-seeds. NMT did not fit one of their GPUs. Look their figures up
-before you quote them from here.
+Mirhoseini et al. ([ICML 2017](https://arxiv.org/abs/1706.04972)) give measured step times, of models of other sizes, on
+real K80 GPUs with the TensorFlow of that time. So absolute times say nothing; what can be compared is how much faster the
+placement that was learned is than the expert's, and than one GPU. Ours is `reinforce`, in `fifo` order, median over seeds.
+NMT did not fit one of their GPUs. Look their figures up before you quote them from here.
 
 {_published_table(summaries)}
 ## Overview
