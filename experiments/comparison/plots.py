@@ -99,7 +99,10 @@ def plot_panels(panels: Sequence[Panel], path: Path, against: Against) -> None:
         return
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(found.method for panel in panels for found in panel.methods))
+    found = [curves for panel in panels for curves in panel.methods]
+    # searches first: there are fewer of them than colours, and markers tell heuristics apart
+    found.sort(key=lambda curves: not curves.budget)
+    names = list(dict.fromkeys(curves.method for curves in found))
     num_columns = 2 if len(panels) == 4 else min(len(panels), _MOST_COLUMNS)
     num_rows = -(-len(panels) // num_columns)
     num_legend_columns = 2 + num_columns * 2
