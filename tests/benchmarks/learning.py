@@ -204,7 +204,7 @@ def _against_annealing(name: str, plan: Plan, ratios: Floats) -> list[Criterion]
 
 def transfer(plan: Plan, results: Results) -> Report:
     """What the bundled policy is worth on graphs on which it was not trained."""
-    tuned, scratch = plan.budgets
+    tuned, scratch = plan.budgets[0], plan.budgets[-1]
     rows: list[tuple[object, ...]] = []
     over: dict[str, dict[str, float]] = {"zero-shot": {}, "trained on": {}}
     for cell in plan.cells:
