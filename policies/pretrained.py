@@ -281,7 +281,8 @@ def _placed_by_parts(problem: Problem, rng: np.random.Generator) -> NDArray[np.i
     Parts have as many op groups each, and few bytes between them. The faster a device, the likelier
     it is; an op group that may not go along goes to its fastest.
     """
-    seconds = np.where(problem.allowed, group_seconds(problem), np.inf)
+    # an op group may take no time; a nanosecond is the least that the simulator knows
+    seconds = np.where(problem.allowed, np.maximum(group_seconds(problem), 1e-9), np.inf)
     shares = (1 / seconds).sum(axis=0)
     edges, ones = group_edges(problem), np.ones(problem.num_groups)
     partitions = [

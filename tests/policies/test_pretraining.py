@@ -13,7 +13,7 @@ from placer.errors import FormatError, InfeasibleError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Problem
 from placer.strategies import STRATEGIES, resolve
-from policies import checkpoint, pretraining
+from policies import checkpoint, pretrained, pretraining
 from policies.graph_network import list_schedule_weights
 from policies.pretrained import PretrainedPolicy, bundled
 from policies.pretraining import Pretrainer, Row
@@ -172,6 +172,29 @@ def test_the_bundled_policy_places_a_graph_that_it_has_not_seen() -> None:
     found = policy.search(problem, evaluations=16, seed=0)
     single = [np.full(problem.num_groups, device, np.int32) for device in range(5)]
     assert found.step_time_seconds < problem.evaluate(np.array(single)).step_time_seconds.min()
+
+
+def test_parts_go_where_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To faster devices more often, and nowhere else; also where nothing takes any time."""
+    toy = make_toy(12, 3)
+    rng = np.random.default_rng(0)
+    seconds = np.tile([1e-3, 1e-3, 1.0], (toy.num_groups, 1))
+    monkeypatch.setattr(pretrained, "group_seconds", lambda problem: seconds)
+    choices = np.concatenate([pretrained._placed_by_parts(toy, rng) for _ in range(10)])
+    assert toy.allowed[np.arange(toy.num_groups), choices].all()
+    counts = np.bincount(choices.ravel(), minlength=3)
+    assert counts[2] < 0.02 * counts.sum() < counts[:2].min()
+    seconds[:] = 0.0
+    counts = np.bincount(pretrained._placed_by_parts(toy, rng).ravel(), minlength=3)
+    assert counts.min() > 0
+
+
+@pytest.mark.parametrize("toy", [make_toy(6, 1), make_toy(1, 3)], ids=["one device", "one group"])
+def test_little_to_choose(toy: Problem) -> None:
+    """The bundled policy places it, and trains on."""
+    best = toy.evaluate(all_choices(toy)).step_time_seconds.min()
+    for place in (bundled().search, bundled().fine_tune):
+        assert place(toy, evaluations=70, seed=0).step_time_seconds == best
 
 
 def test_the_bundled_policy_is_a_strategy() -> None:
