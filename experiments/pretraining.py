@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import policies
 from placer import files
 from placer.errors import UsageError
 from placer.placement import Placement
 from placer.problem import Problem, SearchResult
+from policies import BUNDLED
 
 if TYPE_CHECKING:
     from policies.pretrained import PretrainedPolicy
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 def policy_path(given: Path) -> Path:
     """The file of a policy: ``bundled`` stands for the one that placer brings along."""
-    return Path(policies.__file__).with_name("bundled.npz") if given == Path("bundled") else given
+    return BUNDLED if given == Path("bundled") else given
 
 
 def card_path(checkpoint: Path) -> Path:

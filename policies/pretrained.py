@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from placer.errors import FormatError, InfeasibleError
 from placer.heuristics._figures import group_edges, group_seconds
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
-from policies import checkpoint, learner
+from policies import BUNDLED, checkpoint, learner
 from policies.config import MODERN, TrainingConfig
 from policies.graph_inputs import (
     DEVICE_FEATURES,
@@ -34,9 +33,6 @@ from policies.hierarchical import expand, fastest_devices
 from policies.learner import LearnerState
 from policies.networks import load_network
 from policies.reinforce import Trainer
-
-BUNDLED = Path(__file__).parent / "bundled.npz"
-"""The policy that placer brings along; ``make policy`` trains it."""
 
 KIND = "graph policy"
 NETWORK = "graph"

@@ -11,8 +11,7 @@ from placer.cluster import Cluster
 from placer.graph import OpGraph
 from placer.placement import Placement
 from placer.simulator import Simulator
-from policies import pretraining
-from policies.pretrained import BUNDLED
+from policies import BUNDLED, pretraining
 
 ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
 
