@@ -20,8 +20,11 @@ class TrainingConfig:
             cluster.
         hidden: Units of each layer of the network.
         batch_size: Placements evaluated per step.
-        move_share: Part of each batch that is not sampled from the policy, but made of moves of few
-            op groups, one after another; each decision that a move changes gets the credit.
+        move_share: Part of each batch that is not sampled from the policy, but made of moves, one
+            after another; each decision that a move changes gets the credit.
+        part_share: Part of the moves that send a part of the graph to another device, and not a
+            single op group.
+        preference_rate: How fast the walk learns which moves to try. 0: it does not.
         epochs: Steps of gradient descent on each batch. With more than one, the loss is PPO's.
         clip_ratio: How far a step may take the probability of a decision from what it was when
             the batch was sampled, as a ratio; more teaches nothing. For more than one epoch.
@@ -51,6 +54,8 @@ class TrainingConfig:
     hidden: int = 64
     batch_size: int = 64
     move_share: float = 0.9375
+    part_share: float = 0.65
+    preference_rate: float = 0.3
     epochs: int = 1
     clip_ratio: float = 0.2
     learning_rate: float = 3e-3
@@ -78,6 +83,7 @@ class TrainingConfig:
         ):
             self._check(name, getattr(self, name) > 0, "more than 0")
         for name in (
+            "preference_rate",
             "group_bias_rate",
             "prior_deviations",
             "num_elites",
@@ -87,6 +93,7 @@ class TrainingConfig:
         ):
             self._check(name, getattr(self, name) >= 0, "at least 0")
         self._check("move_share", 0 <= self.move_share < 1, "in [0, 1)")
+        self._check("part_share", 0 <= self.part_share <= 1, "in [0, 1]")
         self._check("baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)")
         self._check("failing_reward", math.isfinite(self.failing_reward), "finite")
         self._check(

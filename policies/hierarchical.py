@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.rewards import GradedReward, SqrtReward
-from placer._coarsen import partition
 from placer.errors import UsageError
-from placer.heuristics._figures import group_edges, group_seconds
+from placer.heuristics._figures import group_seconds
 from placer.placement import Evaluations
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import INFEASIBLE_COST, Ledger
@@ -28,6 +27,7 @@ from policies import hierarchical_network as network
 from policies import learner, losses
 from policies.elites import Elites
 from policies.learner import Hyperparameters, LearnerState
+from policies.parts import partitions
 from policies.prior import prior_logits
 
 _GROUP_BIAS_RATE = 10.0
@@ -194,9 +194,7 @@ def _beginning(
         :class:`policies.hierarchical_network.HierarchyInputs`.
     """
     num_groups, num_devices = problem.num_groups, problem.num_devices
-    parts = np.arange(num_groups, dtype=np.int32)
-    if config.num_supergroups < num_groups:
-        parts = partition(config.num_supergroups, np.ones(num_groups), group_edges(problem))
+    (parts,) = partitions(problem, (config.num_supergroups,))
     devices = np.zeros(num_groups, np.int32) if start is None else problem.check_start(start)
     _, members, labels = np.unique(
         parts * num_devices + devices, return_index=True, return_inverse=True

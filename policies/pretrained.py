@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from placer._coarsen import partition
 from placer.errors import FormatError, InfeasibleError
-from placer.heuristics._figures import group_edges, group_seconds
+from placer.heuristics._figures import group_seconds
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import Ledger
 from policies import BUNDLED, checkpoint, learner
@@ -32,6 +31,7 @@ from policies.graph_network import STATE_FEATURES, list_schedule_weights, weight
 from policies.hierarchical import expand, fastest_devices
 from policies.learner import LearnerState
 from policies.networks import load_network
+from policies.parts import partitions
 from policies.reinforce import Trainer
 
 KIND = "graph policy"
@@ -274,23 +274,15 @@ def search(
 def _placed_by_parts(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
     """Choices that send each part of a partition by METIS to a device, ``[_BATCH, num_groups]``.
 
-    Parts have as many op groups each, and few bytes between them. The faster a device, the likelier
-    it is; an op group that may not go along goes to its fastest.
+    The faster a device, the likelier it is; an op group that may not go along goes to its fastest.
     """
     # an op group may take no time; a nanosecond is the least that the simulator knows
     seconds = np.where(problem.allowed, np.maximum(group_seconds(problem), 1e-9), np.inf)
     shares = (1 / seconds).sum(axis=0)
-    edges, ones = group_edges(problem), np.ones(problem.num_groups)
-    partitions = [
-        partition(count, ones, edges)
-        if count < problem.num_groups
-        else np.arange(problem.num_groups, dtype=np.int32)
-        for count in _NUM_PARTS
-    ]
     devices = rng.choice(
         problem.num_devices, size=(_BATCH, problem.num_groups), p=shares / shares.sum()
     )
-    parts = np.resize(np.array(partitions), devices.shape)
+    parts = np.resize(np.array(partitions(problem, _NUM_PARTS)), devices.shape)
     return expand(np.hstack([parts, devices]), problem.allowed, fastest_devices(problem))
 
 

@@ -121,7 +121,7 @@ class Trainer:
         self.state = LearnerState.fresh(self.network.init_weights(rng, self.inputs, config.hidden))
         self.rng = np.random.default_rng(sampling_seed)
         self.baseline = failing_reward
-        self.walk = Walk(problem)
+        self.walk = Walk(problem, config.part_share, config.preference_rate)
         self.elites = Elites(max(config.num_elites, 1), problem.num_groups)
         self.best_so_far = np.full(evaluations, np.inf)  # [evaluations]
         self.evaluations = 0

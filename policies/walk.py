@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from placer.problem import Problem
 from placer.search.neighbours import Neighbours
+from policies.parts import partitions
 
 _NEAR = 0.7  # weight of the devices of neighbours; the rest is that of all others alike
-_CONNECTED, _INTERVAL = 0.2, 0.2  # parts of the moves that take other op groups along
-_CONNECTED_SIZE, _INTERVAL_SIZE = 4, 12  # how many, on average
-_TOGETHER = 0.7  # part of these that take along only op groups of the same device
-_RATE = 0.3  # of learning preferences
+_NUM_PARTS = 2, 3, 4, 6, 8, 12, 16, 24, 32, 48  # of the graph
+_TOGETHER = 0.7  # share of the moves of parts that leave op groups of other devices where they are
 _FORGETTING = 1e-3  # part of all preferences that each move takes away
 _MOST = 4.0  # of a preference of one device over another: e^4 times as often
 _MOST_CREDIT = 3.0
@@ -28,9 +27,10 @@ _COLDEST = 1e-2  # the last temperature over the first
 class Walk:
     """A placement, the moves that are tried from it, and which of them are made.
 
-    A move sends an op group to another device, mostly to where one of its neighbours is. Some take
-    along op groups that are connected with it, or that are beside it in topological order, as a
-    whole stage is often better off elsewhere where each part is not.
+    A move sends an op group to another device, mostly to where one of its neighbours is. Most moves
+    take along the part of the graph that it is in, as a whole stage may be better off elsewhere
+    where none of its op groups alone is. Parts are those of ten partitions by METIS, from halves of
+    the graph to pieces of a few op groups, as many op groups each and with few bytes between them.
 
     Which move comes next is learned from all moves before, as by a gradient bandit (Sutton and
     Barto, *Reinforcement Learning*, 2nd edition, section 2.8): each op group has preferences for
@@ -43,6 +43,8 @@ class Walk:
 
     Args:
         problem: The problem.
+        part_share: Share of the moves that take along the part of the graph.
+        preference_rate: Of learning preferences.
 
     Attributes:
         choices: Where the walk is, ``[num_groups]``; None before it begins.
@@ -50,11 +52,12 @@ class Walk:
         preferences: For each decision, ``[num_groups, num_devices]``.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, part_share: float, preference_rate: float) -> None:
+        self._part_share, self._rate = part_share, preference_rate
         neighbours = Neighbours(problem)
         self.can_move = bool(neighbours.movable)
         self._allowed = problem.allowed
-        self._adjacent = neighbours.adjacent
+        self._partitions = partitions(problem, _NUM_PARTS)
         edges = np.zeros((problem.num_groups, problem.num_groups))
         for group, others in enumerate(neighbours.adjacent):
             np.add.at(edges[group], others, 1.0)
@@ -98,16 +101,12 @@ class Walk:
         group, device = divmod(picked, self._allowed.shape[1])
         moved = self.choices.copy()
         moved[group] = device
-        others = np.zeros(0, np.intp)
-        if kind < _CONNECTED:
-            others = self._connected(rng, group, device, together < _TOGETHER)
-        elif kind < _CONNECTED + _INTERVAL:
-            length = int(rng.geometric(1 / _INTERVAL_SIZE))
-            first = max(group - int(rng.integers(length + 1)), 0)
-            others = np.arange(first, min(first + length + 1, len(moved)))
+        if kind < self._part_share:
+            part_of_group = self._partitions[int(rng.integers(len(self._partitions)))]
+            others = np.flatnonzero(part_of_group == part_of_group[group])
             if together < _TOGETHER:
                 others = others[self.choices[others] == self.choices[group]]
-        moved[others[self._allowed[others, device]]] = device
+            moved[others[self._allowed[others, device]]] = device
         return moved
 
     def take(
@@ -129,7 +128,7 @@ class Walk:
         credit = float(np.clip(-loss / unit, -_MOST_CREDIT, _MOST_CREDIT)) if unit else 0.0
         changed = np.flatnonzero(moved != self.choices)
         self.preferences *= 1 - _FORGETTING
-        self.preferences[changed, moved[changed]] += _RATE * credit / len(changed)
+        self.preferences[changed, moved[changed]] += self._rate * credit / len(changed)
         np.clip(self.preferences, -_MOST, _MOST, out=self.preferences)
         accepted = self._accepts(loss, spent, chance)
         if loss > 0:
@@ -184,23 +183,3 @@ class Walk:
             return False
         hottest = float(np.median(self._first_losses)) / -math.log(_ACCEPTED)
         return chance < math.exp(-loss / (hottest * _COLDEST**spent))
-
-    def _connected(
-        self, rng: np.random.Generator, group: int, device: int, together: bool
-    ) -> NDArray[np.intp]:
-        """Draws op groups that hang together with one, which are not on the device yet."""
-        assert self.choices is not None  # noqa: S101
-        found, seen = [group], {group}
-        border = list(self._adjacent[group])
-        size = 1 + int(rng.geometric(1 / _CONNECTED_SIZE))
-        while border and len(found) < size:
-            other = border.pop(int(rng.integers(len(border))))
-            if other in seen:
-                continue
-            seen.add(other)
-            there = self.choices[other]
-            if there == device or (together and there != self.choices[group]):
-                continue
-            found.append(other)
-            border += self._adjacent[other]
-        return np.array(found)

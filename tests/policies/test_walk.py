@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from placer.problem import Problem
 from policies.walk import Walk
 from tests.toys import make_toy
 
 TOY = make_toy(12, 3)
 
 
+def _new(problem: Problem = TOY, part_share: float = 0.4, preference_rate: float = 0.3) -> Walk:
+    return Walk(problem, part_share, preference_rate)
+
+
 def _walk(choices: np.ndarray, reward: float = -1.0) -> Walk:
-    walk = Walk(TOY)
+    walk = _new()
     walk.begin(choices.astype(np.int32), reward)
     return walk
 
@@ -30,7 +35,7 @@ def test_a_move_sends_op_groups_to_one_device(seed: int, start: list[int]) -> No
 
 
 def test_moves_take_one_op_group_or_several() -> None:
-    """Most move one; some take others along, and not only those of the same device."""
+    """Here most move one; some take others along, and not only those of the same device."""
     here = np.arange(12) % 3
     walk, rng = _walk(here), np.random.default_rng(0)
     moves = np.array([walk.propose(rng) for _ in range(500)])
@@ -47,7 +52,7 @@ def test_op_groups_go_where_they_may_only() -> None:
     allowed = np.ones((12, 3), bool)
     allowed[4:8, 2] = False
     toy.__dict__["allowed"] = allowed
-    walk, rng = Walk(toy), np.random.default_rng(1)
+    walk, rng = _new(toy), np.random.default_rng(1)
     walk.begin(np.zeros(12, np.int32), -1.0)
     for _ in range(300):
         moved = walk.propose(rng)
@@ -134,7 +139,7 @@ def test_it_goes_on_where_it_stopped() -> None:
     walk = _walk(np.arange(12) % 3, reward=-2.0)
     for step in range(60):
         walk.take(np.ones(12, np.int32), -2.1 - step / 100, 0.0, 1.0)
-    again = Walk(TOY)
+    again = _new()
     assert again.to_arrays() == {}
     again.restore(walk.to_arrays())
     assert again.reward == -2.0
@@ -149,11 +154,11 @@ def test_it_goes_on_where_it_stopped() -> None:
 
 def test_one_device_leaves_nothing_to_move() -> None:
     """Then it says so."""
-    assert not Walk(make_toy(4, 1)).can_move
-    assert Walk(TOY).can_move
+    assert not _new(make_toy(4, 1)).can_move
+    assert _new().can_move
 
 
 def test_it_has_no_reward_before_it_begins() -> None:
     """Any sample is better."""
-    assert Walk(TOY).choices is None
-    assert pytest.approx(-np.inf) == Walk(TOY).reward
+    assert _new().choices is None
+    assert pytest.approx(-np.inf) == _new().reward
