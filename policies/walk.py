@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placer.heuristics._figures import group_edges
 from placer.problem import Problem
 from placer.search.neighbours import Neighbours
 from policies.parts import partitions
 
-_NEAR = 0.7  # weight of the devices of neighbours; the rest is that of all others alike
+_NEAR = 0.85  # weight of the devices of neighbours; the rest is that of all others alike
 _NUM_PARTS = 2, 3, 4, 6, 8, 12, 16, 24, 32, 48  # of the graph
 _TOGETHER = 0.7  # share of the moves of parts that leave op groups of other devices where they are
 _FORGETTING = 1e-3  # part of all preferences that each move takes away
@@ -27,10 +28,11 @@ _COLDEST = 1e-2  # the last temperature over the first
 class Walk:
     """A placement, the moves that are tried from it, and which of them are made.
 
-    A move sends an op group to another device, mostly to where one of its neighbours is. Most moves
-    take along the part of the graph that it is in, as a whole stage may be better off elsewhere
-    where none of its op groups alone is. Parts are those of ten partitions by METIS, from halves of
-    the graph to pieces of a few op groups, as many op groups each and with few bytes between them.
+    A move sends an op group to another device, mostly to where its neighbours are, by their number
+    and by the bytes that it exchanges with each. Most moves take along the part of the graph that
+    it is in, as a whole stage may be better off elsewhere where none of its op groups alone is.
+    Parts are those of ten partitions by METIS, from halves of the graph to pieces of a few op
+    groups.
 
     Which move comes next is learned from all moves before, as by a gradient bandit (Sutton and
     Barto, *Reinforcement Learning*, 2nd edition, section 2.8): each op group has preferences for
@@ -58,10 +60,8 @@ class Walk:
         self.can_move = bool(neighbours.movable)
         self._allowed = problem.allowed
         self._partitions = partitions(problem, _NUM_PARTS)
-        edges = np.zeros((problem.num_groups, problem.num_groups))
-        for group, others in enumerate(neighbours.adjacent):
-            np.add.at(edges[group], others, 1.0)
-        self._near = _NEAR * edges / np.maximum(edges.sum(axis=1, keepdims=True), 1.0)
+        shares = _shares(problem, by_bytes=False) + _shares(problem, by_bytes=True)
+        self._near = _NEAR * shares / 2
         num_others = np.maximum(problem.allowed.sum(axis=1, keepdims=True) - 1, 1)
         self._elsewhere = (1 - _NEAR) / num_others  # [num_groups, 1]
         self._one_hot = np.eye(problem.num_devices)
@@ -183,3 +183,17 @@ class Walk:
             return False
         hottest = float(np.median(self._first_losses)) / -math.log(_ACCEPTED)
         return chance < math.exp(-loss / (hottest * _COLDEST**spent))
+
+
+def _shares(problem: Problem, *, by_bytes: bool) -> NDArray[np.float64]:
+    """Of what each op group exchanges, the share of each other one; ``[num_groups, num_groups]``.
+
+    Rows sum to 1, or to 0 where a group exchanges nothing.
+    """
+    sources, targets, num_bytes = group_edges(problem)
+    exchanged = np.zeros((problem.num_groups, problem.num_groups))
+    exchanged[sources, targets] = num_bytes if by_bytes else 1.0
+    exchanged += exchanged.T
+    totals = exchanged.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = exchanged / np.where(totals > 0, totals, 1.0)
+    return shares
