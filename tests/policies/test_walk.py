@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from placer.graph import Op, OpGraph, Output
+from placer.grouping import OpGroups
 from placer.problem import Problem
+from placer.simulator import Simulator
 from policies.walk import Walk
 from tests.toys import make_toy
 
@@ -44,6 +47,24 @@ def test_moves_take_one_op_group_or_several() -> None:
     assert (sizes > 2).any()
     origins = [len(set(here[row != here].tolist())) for row in moves]
     assert max(origins) > 1
+
+
+def test_op_groups_go_to_their_neighbours() -> None:
+    """By how many there are, and by the bytes that they exchange."""
+    small, large = (
+        Op(name, "Op", outputs=(Output(size),)) for name, size in (("a", 1), ("b", 1e6))
+    )
+    graph = OpGraph.from_ops("v", [small, large, Op("c", "Op", ("a:0", "b:0"))])
+    cluster = TOY.cluster
+    groups = OpGroups(graph, np.arange(3, dtype=np.int32), ("a", "b", "c"))
+    walk = _new(Problem(graph, cluster, groups, Simulator(graph, cluster)), part_share=0.0)
+    walk.begin(np.array([1, 2, 0], np.int32), -1.0)
+    rng = np.random.default_rng(4)
+    reader = np.array([walk.propose(rng)[2] for _ in range(4000)])
+    to_small, to_large = (reader == 1).sum(), (reader == 2).sum()
+    # 0.85 of the weight is that of neighbours, half of it by their number; the rest is uniform
+    expected = (0.425 * 0.5 + 0.15 / 2) / (0.425 * 1.5 + 0.15 / 2)
+    assert to_small / to_large == pytest.approx(expected, rel=0.1)
 
 
 def test_op_groups_go_where_they_may_only() -> None:
