@@ -1,9 +1,9 @@
 """Records for trying moves from a base schedule; see ``placer._kernels.base``.
 
 What is known of an op lies together in memory. Python passes the addresses of all arrays in one, as
-passing them takes longer than most moves (``jit.finder``). A stamp says in which trial, or since
-which cut, an entry was last written. Indices are unsigned: compiled code then need not look whether
-one is negative.
+passing them takes longer than most moves (``_kernels.addresses``). A stamp says in which trial, or
+since which cut, an entry was last written. Indices are unsigned: compiled code then need not look
+whether one is negative.
 """
 
 from __future__ import annotations
@@ -181,13 +181,16 @@ class MoveTables(NamedTuple):
     first_ops: Indices  # [num_spans, num_devices] first that starts in a span or later, or NONE
     channels: Records  # [num_channels]
     sent: Records  # [max_slots * num_devices] from each slot to each device: op start, arrival
-    heap_op: Indices  # [3, 2 * num_ops]
-    heap_ns: Floats  # [3, 2 * num_ops]
+    queue_op: Indices  # [2 * num_ops] heaps of what got ready since the cut, a segment per device
+    queue_ns: Floats  # [2 * num_ops] when, as in the heaps that follow
+    copy_op: Indices  # [2 * num_ops] heap to look through a device's queue in order
+    copy_ns: Floats  # [2 * num_ops]
+    disturbed_op: Indices  # [2 * num_ops] heap of what makes a difference, by start in the base
+    disturbed_ns: Floats  # [2 * num_ops]
     line: Indices  # [2 * num_ops] what got ready at home, by time, a segment per device
     seen: Indices  # [num_ops] ops with an input since the cut
     starts: Records  # [num_ops] op starts of the last trial
     windows: Records  # [num_ops] of the last trial: from each cut to where the rest is the base's
-    is_committed: Bools  # [1] whether the last trial is to be made the base before the next one
     counters: NDArray[np.int64]  # [6] see ``placer._kernels.base``
 
     @classmethod
@@ -216,13 +219,16 @@ class MoveTables(NamedTuple):
             first_ops=np.zeros((num_spans, num_devices), np.uint32),
             channels=np.zeros(num_channels, _CHANNEL),
             sent=np.zeros(num_slots * num_devices, _SENT),
-            heap_op=np.zeros((3, 2 * num_ops), np.uint32),
-            heap_ns=np.zeros((3, 2 * num_ops)),
+            queue_op=np.zeros(2 * num_ops, np.uint32),
+            queue_ns=np.zeros(2 * num_ops),
+            copy_op=np.zeros(2 * num_ops, np.uint32),
+            copy_ns=np.zeros(2 * num_ops),
+            disturbed_op=np.zeros(2 * num_ops, np.uint32),
+            disturbed_ns=np.zeros(2 * num_ops),
             line=np.zeros(2 * num_ops, np.uint32),
             seen=np.zeros(num_ops, np.uint32),
             starts=np.zeros(num_ops, _START),
             windows=np.zeros(num_ops, _WINDOW),
-            is_committed=np.zeros(1, bool),
             counters=np.zeros(6, np.int64),
         )
 

@@ -6,15 +6,16 @@ nanoseconds, float64 bytes. Ops keep the user's numbers, so comparing two is the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from placer.cluster import Cluster
+from placer.cluster import Cluster, Device
 from placer.costs import allowed_devices, op_seconds
 from placer.errors import ClusterError, GraphError
-from placer.graph import OpGraph
+from placer.graph import Op, OpGraph
 from placer.placement import Order
 
 Bools = NDArray[np.bool_]
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Indices = NDArray[np.uint32]  # compiled code need not look whether one is negative
 Keys = NDArray[np.int64]
+Addresses = NDArray[np.int64]  # see addresses_of
 
 _MOST_NS = 2.0**53
 MOST_SECONDS = _MOST_NS / 1e9
@@ -239,6 +241,26 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
     )
 
 
+def addresses_of(fields: tuple[Any, ...]) -> Addresses:
+    """What compiled code finds arrays and numbers by, if they stay: see ``_kernels.addresses``.
+
+    For each array where it lies and its shape, and each number as it is.
+
+    Args:
+        fields: A named tuple of contiguous arrays and of numbers.
+    """
+    words: list[int] = []
+    for field in fields:
+        if isinstance(field, np.ndarray):
+            if not field.flags.c_contiguous:
+                raise ValueError("compiled code expects contiguous arrays")
+            words += field.ctypes.data, *field.shape
+        else:
+            word = np.array(field, np.float64 if isinstance(field, float) else np.int64)
+            words.append(int(word.view(np.int64)))
+    return np.array(words, np.int64)
+
+
 def max_slots(tables: Tables) -> int:
     """The most output ports of an op, and one for its control edges."""
     return int(np.diff(tables.output_offsets).max()) + 1
@@ -337,13 +359,25 @@ def build_tables(
         from placer._kernels import graphs
 
         # the sum over devices orders ops as the mean does, and is a whole number
-        priorities = graphs.longest_remaining_path(
-            tables, graph.topological_order.copy(), duration_ns.sum(axis=1)
+        priorities = np.empty(graph.num_ops)
+        graphs.find_longest_remaining_paths(
+            addresses_of(tables),
+            graph.topological_order.copy(),
+            duration_ns.sum(axis=1),
+            priorities,
         )
     op_of_rank = np.argsort(-priorities, kind="stable").astype(np.uint32)
     rank_of_op = np.empty_like(op_of_rank)
     rank_of_op[op_of_rank] = np.arange(graph.num_ops)
     return tables._replace(op_of_rank=op_of_rank, rank_of_op=rank_of_op)
+
+
+@functools.cache
+def smallest_tables() -> Tables:
+    """Those of one op on one device, from which compiled code has the types."""
+    graph = OpGraph.from_ops("smallest", [Op("op", "NoOp", seconds={"cpu": 1e-6})])
+    cluster = Cluster("smallest", (Device("cpu:0", "cpu", memory_bytes=np.inf),), ())
+    return build_tables(graph, cluster, "fifo", None)
 
 
 def each_channel_has_one_source(cluster: Cluster) -> bool:

@@ -17,7 +17,7 @@ from placer._move_tables import (
     device_of,
     new_move_tables,
 )
-from placer._tables import Tables, new_recording, new_start_order_scratch
+from placer._tables import Tables, addresses_of, new_recording, new_start_order_scratch
 from placer.cluster import Cluster
 from placer.errors import PlacementError, UsageError
 from placer.graph import OpGraph
@@ -132,17 +132,19 @@ class Moves:
         self._num_written = 0  # op starts that were written into the record since it was made
         self._step_ns = np.inf  # of the base, if it is recorded
         if in_order_of_start:
-            from placer._kernels import base, moves, start_order
-            from placer._kernels.jit import addresses_of
+            from placer._kernels import base, moves, start_order, trials
 
             self._simulate_rows = start_order.simulate_rows
-            self._try_one, self._try_many = moves.try_move, moves.try_moves
-            self._walk, self._set_base = moves.walk, base.set_base
+            self._try_one, self._try_many, self._walk = trials.try_move, moves.try_moves, moves.walk
+            self._set_base, self._write = base.set_base, base.commit
             self._scratch = new_start_order_scratch(tables, len(cluster.channel_names))
             self._recording = new_recording(
                 graph.num_ops, len(tables.edge_consumer), cluster.num_devices
             )
             self._no_recording = new_recording(0, 0, 0)
+            self._tables_at, self._scratch_at = addresses_of(tables), addresses_of(self._scratch)
+            self._record_at = addresses_of(self._recording)
+            self._no_record_at = addresses_of(self._no_recording)
             try:
                 self._tables_of_moves = idle.pop()
             except IndexError:
@@ -263,9 +265,8 @@ class Moves:
         self._step_seconds = tried.seconds
         self._num_written += tried.num_starts
         if tried.step_ns < np.inf and self._num_written <= _MOST_WRITTEN * self._graph.num_ops:
-            # the next trial does it: a call for it alone would take longer than the writing
             self._step_ns = tried.step_ns
-            self._tables_of_moves.is_committed[0] = True
+            self._write(self._addresses)
         else:
             self._can_try = None
 
@@ -345,12 +346,12 @@ class Moves:
                 step_ns, settled = self._one_result, self._one_settled
                 base = self._devices[None]
                 self._simulate_rows(
-                    self._tables, self._scratch, base, step_ns, settled, self._recording
+                    self._tables_at, self._scratch_at, base, step_ns, settled, self._record_at
                 )
                 if settled[0]:
                     self._can_try = True
                     self._step_ns = float(step_ns[0])
-                    self._set_base(self._addresses, self._recording, self._scratch.needed)
+                    self._set_base(self._addresses, self._record_at, self._scratch.needed)
         return self._can_try
 
     def _run(self, ops: NDArray[np.uint32], device: int) -> float:
@@ -360,12 +361,12 @@ class Moves:
         base = self._devices[ops]
         self._devices[ops] = device
         self._simulate_rows(
-            self._tables,
-            self._scratch,
+            self._tables_at,
+            self._scratch_at,
             self._devices[None],
             self._one_result,
             self._one_settled,
-            self._no_recording,
+            self._no_record_at,
         )
         self._devices[ops] = base
         if not self._one_settled[0]:

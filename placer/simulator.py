@@ -16,9 +16,11 @@ from placer._tables import (
     FEASIBLE,
     SPLIT_COLOCATION,
     WRONG_KIND,
+    Addresses,
     Results,
     Scratch,
     StartOrderScratch,
+    addresses_of,
     build_tables,
     each_channel_has_one_source,
     new_scratch,
@@ -86,8 +88,9 @@ class Simulator:
         self.priorities = None if priorities is None else check_priorities(priorities, graph)
         self.num_threads = num_threads
         self._tables = build_tables(graph, cluster, order, self.priorities)
+        self._addresses = addresses_of(self._tables)
         self._idle_scratches: list[Scratch] = []
-        self._idle_start_order_scratches: list[StartOrderScratch] = []
+        self._idle_start_order_scratches: list[tuple[StartOrderScratch, Addresses]] = []
         self._idle_move_tables: list[MoveTables] = []
         # where both engines apply, they agree to the bit
         self._starts_in_order = bool(
@@ -290,16 +293,17 @@ class Simulator:
         from placer._kernels import start_order
 
         try:
-            scratch = self._idle_start_order_scratches.pop()
+            held = self._idle_start_order_scratches.pop()
         except IndexError:
             scratch = new_start_order_scratch(self._tables, len(self.cluster.channel_names))
+            held = scratch, addresses_of(scratch)
         settled = np.zeros(end - first, bool)
-        given = (self._tables, scratch, rows[first:end], results.step_ns[first:end], settled)
+        given = (self._addresses, held[1], rows[first:end], results.step_ns[first:end], settled)
         if self.order == "fifo":
             start_order.simulate_rows(*given, None)
         else:
             start_order.simulate_rows_by_priority(*given)
-        self._idle_start_order_scratches.append(scratch)
+        self._idle_start_order_scratches.append(held)
         return (first + np.flatnonzero(~settled)).astype(np.int32)
 
     def _simulate_in_order_of_completion(

@@ -11,20 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from placer._kernels.jit import borrow, finder, helper, jit, subroutine
+from placer._kernels.addresses import finder
+from placer._kernels.jit import greater, helper, jit, lesser, whole
 from placer._move_tables import NONE, MoveTables, Records
-from placer._tables import Floats, Recording
+from placer._tables import Addresses, Floats, Recording, new_recording
 
 Integer = int | np.integer[Any]
-Addresses = NDArray[np.int64]
 
 TRIALS, CUTS, STARTS = range(3)  # counters: of all time
 STARTED, WINDOWS, TARGET = range(3, 6)  # and of the last trial: how many, and the device
 
-# subroutines find the tables themselves: a call would copy all of their addresses and shapes
 find_tables = finder(MoveTables.zeros())
+find_recording = finder(new_recording(1, 1, 1))
 
 
 @helper
@@ -80,15 +79,15 @@ def _copy_bytes(m: MoveTables, op: int, sign: float) -> None:
     """Adds the copies of what an op sends to the bytes needed where they are, or takes them off."""
     m.counters[STARTS] += 1
     this_time = m.counters[STARTS]
-    first_tensor, end_tensor = m.ops[op].first_tensor, m.ops[op].end_tensor
-    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
-        slot = m.edges[edge].slot
-        target = m.ops[m.edges[edge].consumer].device
-        sent = slot * len(m.devices) + target
-        if target != m.ops[op].device and m.sent[sent].by != this_time:
-            m.sent[sent].by = this_time
-            tensor = first_tensor + slot
-            if tensor < end_tensor:
+    node = m.ops[op]
+    for i in range(node.first_edge, node.end_edge):
+        edge = m.edges[i]
+        target = m.ops[edge.consumer].device
+        sent = m.sent[edge.slot * len(m.devices) + target]
+        if target != node.device and sent.by != this_time:
+            sent.by = this_time
+            tensor = node.first_tensor + edge.slot
+            if tensor < node.end_tensor:
                 m.devices[target].needed_bytes += sign * m.tensor_bytes[tensor]
 
 
@@ -108,9 +107,9 @@ def _link(nodes: Records, devices: Records, device: Integer, op: Integer, behind
 @helper
 def _take_away(m: MoveTables, op: int) -> None:
     """Takes an op off its device."""
-    device, span = m.ops[op].device, int(m.ops[op].span)
-    behind = m.ops[op].next
-    _link(m.ops, m.devices, device, m.ops[op].previous, behind)
+    node = m.ops[op]
+    device, span, behind = node.device, whole(node.span), node.next
+    _link(m.ops, m.devices, device, node.previous, behind)
     while span >= 0 and m.first_ops[span, device] == op:
         m.first_ops[span, device] = behind
         span -= 1
@@ -121,53 +120,60 @@ def _take_away(m: MoveTables, op: int) -> None:
 @helper
 def _append(m: MoveTables, op: Integer, span: int, start_ns: float, last: Integer) -> None:
     """Lets an op start behind the last one, or none, of its device; its tensors arrive as tried."""
-    device, late_ns = m.ops[op].device, m.late_ns[span]
+    node, late_ns = m.ops[op], m.late_ns[span]
+    device = node.device
     finish_ns = start_ns + m.duration_ns[op, m.devices[device].speed]
     effect_ns = finish_ns
-    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
-        arrival_ns = m.edges[edge].tried_ns
-        effect_ns = max(effect_ns, arrival_ns)
-        m.edges[edge].arrival_ns = arrival_ns - late_ns
-        read = m.inputs[m.edges[edge].input]
+    for i in range(node.first_edge, node.end_edge):
+        edge = m.edges[i]
+        arrival_ns = edge.tried_ns
+        effect_ns = greater(effect_ns, arrival_ns)
+        edge.arrival_ns = arrival_ns - late_ns
+        read = m.inputs[edge.input]
         read.span = span
         read.start_ns = start_ns - late_ns
         read.arrival_ns = arrival_ns - late_ns
-    m.ops[op].span = span
-    m.ops[op].start_ns = start_ns - late_ns
-    m.ops[op].finish_ns = finish_ns - late_ns
-    m.ops[op].effect_ns = effect_ns - late_ns
+    node.span = span
+    node.start_ns = start_ns - late_ns
+    node.finish_ns = finish_ns - late_ns
+    node.effect_ns = effect_ns - late_ns
     _link(m.ops, m.devices, device, last, op)
 
 
 @helper
 def _put_off(m: MoveTables, op: int, late_ns: float) -> None:
     """Lets an op start later within its span."""
-    m.ops[op].start_ns += late_ns
-    m.ops[op].finish_ns += late_ns
-    m.ops[op].effect_ns += late_ns
-    for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
-        m.edges[edge].arrival_ns += late_ns
-        m.inputs[m.edges[edge].input].start_ns += late_ns
-        m.inputs[m.edges[edge].input].arrival_ns += late_ns
+    node = m.ops[op]
+    node.start_ns += late_ns
+    node.finish_ns += late_ns
+    node.effect_ns += late_ns
+    for i in range(node.first_edge, node.end_edge):
+        edge = m.edges[i]
+        edge.arrival_ns += late_ns
+        read = m.inputs[edge.input]
+        read.start_ns += late_ns
+        read.arrival_ns += late_ns
 
 
 @helper
 def _sum_up_inputs(m: MoveTables, op: Integer) -> None:
     """Works out since when an op is ready, and its last producer's start."""
+    node = m.ops[op]
     ready_ns, last_ns = 0.0, -1.0
     ready_span = last_span = np.uint32(0)
-    for i in range(m.ops[op].first_input, m.ops[op].end_input):
-        span = m.inputs[i].span
-        start_ns = m.inputs[i].start_ns + m.late_ns[span]
-        arrival_ns = m.inputs[i].arrival_ns + m.late_ns[span]
+    for i in range(node.first_input, node.end_input):
+        read = m.inputs[i]
+        span = read.span
+        late_ns = m.late_ns[span]
+        start_ns, arrival_ns = read.start_ns + late_ns, read.arrival_ns + late_ns
         if arrival_ns > ready_ns:
             ready_ns, ready_span = arrival_ns, span
         if start_ns > last_ns:
             last_ns, last_span = start_ns, span
-    m.ops[op].ready_ns = ready_ns - m.late_ns[ready_span]
-    m.ops[op].ready_span = ready_span
-    m.ops[op].last_producer_ns = last_ns - m.late_ns[last_span]
-    m.ops[op].last_span = last_span
+    node.ready_ns = ready_ns - m.late_ns[ready_span]
+    node.ready_span = ready_span
+    node.last_producer_ns = last_ns - m.late_ns[last_span]
+    node.last_span = last_span
 
 
 @helper
@@ -193,7 +199,7 @@ def _index_starts(m: MoveTables, device: Integer, before: Integer, first: int, l
     """
     op = m.devices[device].first if before == NONE else m.ops[before].next
     if m.first_ops[first, device] != op:
-        lowest = 0 if before == NONE else int(m.ops[before].span) + 1
+        lowest = 0 if before == NONE else whole(m.ops[before].span) + 1
         for span in range(lowest, first + 1):
             m.first_ops[span, device] = op
     for span in range(first + 1, last + 1):
@@ -205,21 +211,23 @@ def _index_starts(m: MoveTables, device: Integer, before: Integer, first: int, l
 @helper
 def _sum_up_effects(m: MoveTables, first: int, last: int) -> None:
     """Works out when the last effects happen of the spans from `first` to `last`."""
-    for span in range(first, last + 1):
-        m.spans[span].effect_ns = -np.inf
+    for i in range(first, last + 1):
+        m.spans[i].effect_ns = -np.inf
     for device in range(len(m.devices)):
         op = m.first_ops[first, device]
         while op != NONE and m.ops[op].span <= last:
-            span = m.ops[op].span
-            m.spans[span].effect_ns = max(m.spans[span].effect_ns, m.ops[op].effect_ns)
-            op = m.ops[op].next
+            node = m.ops[op]
+            span = m.spans[node.span]
+            span.effect_ns = greater(span.effect_ns, node.effect_ns)
+            op = node.next
     carried_ns = m.spans[first].carried_ns + m.late_ns[first]
-    for span in range(first, len(m.first_ops)):
-        carried_ns = max(carried_ns, m.spans[span].effect_ns + m.late_ns[span])
-        carried_on_ns = carried_ns - m.late_ns[span + 1]
-        if span > last and m.spans[span + 1].carried_ns == carried_on_ns:
+    for i in range(first, len(m.first_ops)):
+        carried_ns = greater(carried_ns, m.spans[i].effect_ns + m.late_ns[i])
+        carried_on_ns = carried_ns - m.late_ns[i + 1]
+        behind = m.spans[i + 1]
+        if i > last and behind.carried_ns == carried_on_ns:
             break
-        m.spans[span + 1].carried_ns = carried_on_ns
+        behind.carried_ns = carried_on_ns
 
 
 @helper
@@ -229,22 +237,22 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
     Returns:
         The end of its op starts, which begin at `begin`.
     """
-    cut_ns, base_ns = m.windows[window].cut_ns, m.windows[window].base_ns
-    late_ns = m.windows[window].late_ns
-    end: int = m.windows[window].end
-    first, last = int(m.windows[window].first_span), int(m.windows[window].last_span)
+    this = m.windows[window]
+    cut_ns, base_ns, late_ns = this.cut_ns, this.base_ns, this.late_ns
+    end: int = this.end
+    first, last = whole(this.first_span), whole(this.last_span)
     for device in range(len(m.devices)):
         op = m.first_ops[first, device]
         while op != NONE and start_of(m.ops, m.late_ns, op) < cut_ns:
             op = m.ops[op].next
-        m.devices[device].cut = op_before(m.ops, m.devices, device, op)
-        m.devices[device].waiting = m.devices[device].cut
+        here = m.devices[device]
+        here.cut = here.waiting = op_before(m.ops, m.devices, device, op)
         op = m.first_ops[last, device]
         while op != NONE and start_of(m.ops, m.late_ns, op) < base_ns:
             op = m.ops[op].next
-        m.devices[device].expected = op
+        here.expected = op
     for span in range(first + 1, last + 1):
-        m.spans[span].begin_ns = min(m.spans[span].begin_ns, base_ns + late_ns - m.late_ns[span])
+        m.spans[span].begin_ns = lesser(m.spans[span].begin_ns, base_ns + late_ns - m.late_ns[span])
     span = first
     for i in range(begin, end):
         op, start_ns = m.starts[i].op, m.starts[i].start_ns
@@ -265,7 +273,7 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
             m.late_ns[span] += late_ns
     _sum_up_effects(m, first, last)
     m.counters[CUTS] += 1
-    stamp = int(m.counters[CUTS])
+    stamp = whole(m.counters[CUTS])
     for i in range(begin, end):
         _tell_consumers(m, m.starts[i].op, stamp)
     for device in range(len(m.devices)):
@@ -276,13 +284,14 @@ def _write_window(m: MoveTables, window: int, begin: int) -> int:
     return end
 
 
-@subroutine
+@jit
 def commit(addresses: Addresses) -> None:
-    """Makes the last trial the base if it is committed; it must have told its step time."""
+    """Makes the last trial the base; it must have told its step time.
+
+    Args:
+        addresses: Those of the base, a ``MoveTables``.
+    """
     m = find_tables(addresses)
-    if not m.is_committed[0]:
-        return
-    m.is_committed[0] = False
     trial, device = m.counters[TRIALS], m.counters[TARGET]
     num_starts = m.counters[STARTED]
     is_scarce = False  # else nobody asks how much memory is needed
@@ -301,7 +310,7 @@ def commit(addresses: Addresses) -> None:
     for i in range(num_starts):
         if is_scarce and m.ops[m.starts[i].op].disturbed == trial:
             _copy_bytes(m, m.starts[i].op, 1.0)
-    begin = int(np.int64(0))
+    begin = whole(0)
     for window in range(m.counters[WINDOWS]):
         begin = _write_window(m, window, begin)
 
@@ -312,12 +321,14 @@ def _begin_spans(m: MoveTables, recording: Recording) -> None:
     num_spans, num_ops, num_pieces = len(m.first_ops), len(m.ops), len(m.line)
     last_ns = 1.0
     for op in range(num_ops):
-        last_ns = max(last_ns, recording.start_ns[op])
+        last_ns = greater(last_ns, recording.start_ns[op])
     pieces_per_ns = num_pieces / (last_ns + 1.0)
-    m.line.fill(0)
+    for piece in range(num_pieces):
+        m.line[piece] = 0
     for op in range(num_ops):
-        m.line[int(recording.start_ns[op] * pieces_per_ns)] += 1
-    m.late_ns.fill(0.0)
+        m.line[whole(recording.start_ns[op] * pieces_per_ns)] += 1
+    for span in range(len(m.late_ns)):
+        m.late_ns[span] = 0.0
     m.spans[0].begin_ns = m.spans[0].carried_ns = 0.0
     for span in range(1, num_spans):
         m.spans[span].begin_ns = np.inf
@@ -331,25 +342,24 @@ def _begin_spans(m: MoveTables, recording: Recording) -> None:
 
 
 @jit
-def set_base(addresses: Addresses, recording: Recording, needed: Floats) -> None:
+def set_base(addresses: Addresses, record: Addresses, needed: Floats) -> None:
     """Works out what trials need to know of a base whose schedule has been recorded.
 
     Args:
         addresses: Those of the base, a ``MoveTables``.
-        recording: Its schedule.
+        record: Those of its schedule, a ``Recording``.
         needed: Bytes on each device as if nothing were freed, ``[num_devices]``.
     """
-    m, recording = find_tables(addresses), borrow(recording)
-    m.is_committed[0] = False
+    m, recording = find_tables(addresses), find_recording(record)
     num_spans = len(m.first_ops)
     for edge in range(len(m.edges)):
         m.edges[edge].tried_ns = recording.arrival_ns[edge]
     _begin_spans(m, recording)
-    m.first_ops.fill(NONE)
     for device in range(len(needed)):
-        m.devices[device].needed_bytes = needed[device]
+        here = m.devices[device]
+        here.needed_bytes = needed[device]
         head, end = recording.sequence_head[device], recording.sequence_end[device]
-        m.devices[device].num_ops = end - head
+        here.num_ops = end - head
         last = NONE
         span = 0
         for position in range(head, end):
@@ -361,7 +371,7 @@ def set_base(addresses: Addresses, recording: Recording, needed: Floats) -> None
             _append(m, op, span, start_ns, last)
             last = op
         _link(m.ops, m.devices, device, last, NONE)
-        _index_starts(m, device, NONE, 0, num_spans - 1)
-    _sum_up_effects(m, 0, num_spans - 1)
+        _index_starts(m, device, NONE, whole(0), num_spans - 1)
+    _sum_up_effects(m, whole(0), num_spans - 1)
     for each in range(len(m.ops)):
         _sum_up_inputs(m, each)

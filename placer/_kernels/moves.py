@@ -1,40 +1,14 @@
-"""Tries moves from a base, one or many, and walks from one base to the next."""
+"""Tries many moves from a base, and walks from one base to the next."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from placer._kernels.base import Addresses, commit, find_tables
-from placer._kernels.jit import borrow, helper, jit
-from placer._kernels.trials import UNKNOWN, try_ops
+from placer._kernels.base import commit
+from placer._kernels.jit import helper, jit, whole
+from placer._kernels.trials import UNKNOWN, try_move
 from placer._move_tables import Indices, PlacedGroups, Records, device_of
-from placer._tables import Floats, Ints
+from placer._tables import Addresses, Floats, Ints
 
 _device_of = helper(device_of)
-
-
-@jit
-def try_move(
-    addresses: Addresses,
-    ops: Indices,
-    device: int,
-    step_ns: float,
-    most_starts: int,
-) -> tuple[float, int]:
-    """Tries a move.
-
-    Args:
-        addresses: Those of the base and working memory, a ``MoveTables``.
-        ops: The ops, each once.
-        device: Where they go.
-        step_ns: Step time of the base, in nanoseconds.
-        most_starts: After so many op starts a full run is better.
-
-    Returns:
-        As ``try_ops``.
-    """
-    commit(addresses)
-    return try_ops(addresses, ops, np.uint32(device), step_ns, most_starts)
 
 
 @jit
@@ -56,16 +30,15 @@ def try_moves(
         devices: Where they go, ``[num_moves]``.
         step_ns: Step time of the base, in nanoseconds.
         most_starts: After so many op starts of one move a full run is better.
-        results: Gets the step times in nanoseconds, ``[num_moves]``, as ``try_ops`` returns them.
+        results: Gets the step times in nanoseconds, ``[num_moves]``, as ``try_move`` returns them.
 
     Returns:
         How many ops were started.
     """
-    commit(addresses)
     num_starts = 0
     for i in range(len(devices)):
         moving = ops[offsets[i] : offsets[i + 1]]
-        results[i], starts = try_ops(addresses, moving, devices[i], step_ns, most_starts)
+        results[i], starts = try_move(addresses, moving, whole(devices[i]), step_ns, most_starts)
         num_starts += starts
     return num_starts
 
@@ -102,15 +75,13 @@ def walk(
         How many were tried; whether a full run must tell about the next; how many ops were
         started; how many of these are written into the base; and its step time in nanoseconds.
     """
-    m, groups = find_tables(addresses), borrow(groups)
     num_tried = num_starts = num_written = 0
     while num_tried < len(limits) and num_written <= most_written and num_starts < most_in_all:
-        commit(addresses)
         proposal, outcome = proposals[num_tried], outcomes[num_tried]
         group = proposal.group
         ops = groups.ops[groups.offsets[group] : groups.offsets[group + 1]]
-        device = _device_of(proposal, groups.allowed, groups.choices)
-        tried_ns, starts = try_ops(addresses, ops, np.uint32(device), step_ns, most_starts)
+        device = whole(_device_of(proposal, groups.allowed, groups.choices))
+        tried_ns, starts = try_move(addresses, ops, device, step_ns, most_starts)
         num_starts += starts
         if tried_ns == UNKNOWN:
             return num_tried, True, num_starts, num_written, step_ns
@@ -118,7 +89,7 @@ def walk(
         outcome.change = outcome.seconds - step_ns / 1e9
         outcome.origin = groups.choices[group]
         if outcome.change < limits[num_tried]:
-            m.is_committed[0] = True
+            commit(addresses)
             groups.choices[group] = device
             for op in ops:
                 placement[op] = device

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from placer._kernels.jit import jit
+from placer._kernels.jit import allocating
 from placer._tables import Floats, Ints
 
 
@@ -26,7 +26,7 @@ class PartialTables(NamedTuple):
     slots: Ints  # [num_devices]
 
 
-@jit
+@allocating
 def bound_step(t: PartialTables, devices: Ints) -> float:
     """Nanoseconds that a step takes at least, wherever the ops without a device go.
 

@@ -17,20 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from placer._kernels.graphs import find_broken_constraint
+from placer._kernels.addresses import finder
+from placer._kernels.graphs import find_broken_constraint, find_tables
 from placer._kernels.heaps import pop_least, push_least
-from placer._kernels.jit import borrow, helper, jit
+from placer._kernels.jit import greater, helper, jit, lesser, whole
 from placer._kernels.ranks import Words, add_rank, take_least_rank
 from placer._tables import (
     FEASIBLE,
     NEVER,
     NUM_SUMS,
+    Addresses,
     Bools,
     Floats,
     Ints,
-    Recording,
     StartOrderScratch,
     Tables,
+    new_recording,
+    new_start_order_scratch,
+    smallest_tables,
 )
 
 _INPUT = 1 << 32  # an input in StartOrderScratch.waiting
@@ -38,44 +42,50 @@ _ONE = np.uint64(1)
 
 Integer = int | np.integer[Any]
 
+find_scratch = finder(new_start_order_scratch(smallest_tables(), 1))
+find_recording = finder(new_recording(1, 1, 1))
+
 
 @helper
 def _reset(t: Tables, s: StartOrderScratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
-    num_ops, num_devices = t.allowed.shape
-    s.sent_by.fill(-1)
-    s.channel_free_ns.fill(0)
-    s.ready_ns.fill(0)
-    s.counts.fill(0)
-    s.sums.fill(0.0)
-    s.needed.fill(0.0)
-    s.next_start.fill(NEVER)
-    s.num_arrivals.fill(0)
-    s.free_ns.fill(0)
-    devices = placement.view(np.uint32)
+    num_ops, num_devices = len(t.num_inputs), len(t.speed_of)
+    for sent in range(len(s.sent_by)):
+        s.sent_by[sent] = -1
+    for channel in range(len(s.channel_free_ns)):
+        s.channel_free_ns[channel] = 0
+    for node in range(len(s.next_start)):
+        s.next_start[node] = NEVER
+    for part in range(len(s.counts)):
+        s.counts[part] = 0
+        s.sums[part] = 0.0
     for op in range(num_ops):
-        s.waiting[op] = t.num_inputs[op] * _INPUT + devices[op]
+        s.ready_ns[op] = 0
+    for op in range(num_ops):
+        s.waiting[op] = t.num_inputs[op] * _INPUT + placement[op]
     width, parts = np.uint64(num_devices), np.uint64(NUM_SUMS)
     for op in range(np.uint64(num_ops)):
-        s.counts[op % parts * width + devices[op]] += 1
+        s.counts[op % parts * width + np.uint32(placement[op])] += 1
     if not t.always_fits:
         for op in range(np.uint64(num_ops)):
-            s.sums[op % parts * width + devices[op]] += t.lasting_bytes[op]
+            s.sums[op % parts * width + np.uint32(placement[op])] += t.lasting_bytes[op]
     first = np.uint64(0)
     for device in range(num_devices):
         s.queue_head[device] = s.queue_tail[device] = s.arrivals_head[device] = first
+        s.num_arrivals[device] = s.free_ns[device] = 0
+        s.needed[device] = 0.0
         for part in range(device, NUM_SUMS * num_devices, num_devices):
             first += np.uint64(s.counts[part])
             s.needed[device] += s.sums[part]
 
 
 @helper
-def _set_next_start(s: StartOrderScratch, device: Integer, key: Integer) -> None:
+def _set_next_start(s: StartOrderScratch, device: np.uint64, key: int) -> None:
     """Sets when a device starts next, and all that depends on it in the tree."""
-    node = np.uint64(len(s.next_start) >> 1) + np.uint64(device)
+    node = np.uint64(len(s.next_start) >> 1) + device
     s.next_start[node] = key
     while node > _ONE:
-        key = min(key, s.next_start[node ^ _ONE])
+        key = lesser(key, s.next_start[node ^ _ONE])
         node >>= _ONE
         s.next_start[node] = key
 
@@ -84,9 +94,9 @@ def _set_next_start(s: StartOrderScratch, device: Integer, key: Integer) -> None
 def _next_start_of_others(s: StartOrderScratch, device: int) -> int:
     """The key of whoever starts next but for one device."""
     node = np.uint64(len(s.next_start) >> 1) + np.uint64(device)
-    key = NEVER
+    key = whole(NEVER)
     while node > _ONE:
-        key = min(key, s.next_start[node ^ _ONE])
+        key = lesser(key, s.next_start[node ^ _ONE])
         node >>= _ONE
     return key
 
@@ -112,8 +122,8 @@ def _send(
     arrival = finish
     channel = t.channel_ids[device, target]
     if channel >= 0:
-        arrival = max(arrival, s.channel_free_ns[channel])
-    arrival += int(max(1.0, np.rint(seconds * 1e9)))
+        arrival = greater(arrival, s.channel_free_ns[channel])
+    arrival += whole(greater(1.0, np.rint(seconds * 1e9)))
     if channel >= 0:
         s.channel_free_ns[channel] = arrival
     s.sent_by[sent] = op
@@ -134,8 +144,8 @@ def _expect(
     size = s.num_arrivals[target]
     push_least(s.arrivals, s.arrivals_head[target], size, ready << t.id_bits | np.int64(consumer))
     s.num_arrivals[target] = size + 1
-    start: int = max(s.free_ns[target], ready)
-    key = start << t.id_bits | np.int64(target)
+    start: int = greater(s.free_ns[target], ready)
+    key = start << t.id_bits | whole(target)
     if key < s.next_start[np.uint64(len(s.next_start) >> 1) + target]:
         _set_next_start(s, target, key)
         return start
@@ -143,7 +153,7 @@ def _expect(
 
 
 @helper
-def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recording | None) -> int:
+def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, record: Addresses | None) -> int:
     """Runs one placement ``[num_ops]`` after a reset, first ready first; may record the schedule.
 
     Returns:
@@ -153,18 +163,20 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
     duration_ns, waiting, ready_ns, queue = t.duration_ns, s.waiting, s.ready_ns, s.queue
     arrivals, next_start, id_bits = s.arrivals, s.next_start, t.id_bits
     id_mask = (1 << id_bits) - 1
-    lookahead_ns = int(t.lookahead_ns)
+    lookahead_ns = whole(t.lookahead_ns)
     # looked up each time, lest the compiler makes a copy of the loop for each case
     is_recorded = s.is_recorded
+    if record is not None:
+        recording = find_recording(record)
 
     for source in range(len(num_inputs)):
         if num_inputs[source] == 0:
             home = placement[source]
             queue[s.queue_tail[home]] = source
             s.queue_tail[home] += _ONE
-            _set_next_start(s, home, home)
+            _set_next_start(s, np.uint64(home), whole(home))
 
-    last_finish = 0
+    last_finish = whole(0)
     while next_start[1] != NEVER:
         here = next_start[1] & id_mask
         device = np.uint64(here)
@@ -187,7 +199,7 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                 if key >> id_bits >= limit:
                     break
                 op = np.uint64(key & id_mask)
-                start = max(start, key >> id_bits)
+                start = greater(start, key >> id_bits)
                 pop_least(arrivals, first, size)
                 size -= 1
             else:
@@ -196,8 +208,8 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                 head += _ONE
 
             # its finish is known, and with it when its tensors arrive
-            free = start + int(duration_ns[op, speed])
-            if recording is not None and is_recorded[0]:
+            free = start + whole(duration_ns[op, speed])
+            if record is not None and is_recorded[0]:
                 recording.start_ns[op] = start
                 recording.sequence[recording.sequence_end[device]] = op
                 recording.sequence_end[device] += 1
@@ -209,14 +221,14 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
                 arrival = free
                 if target != device:
                     arrival = _send(t, s, op, edge, device, target, free)
-                if recording is not None and is_recorded[0]:
+                if record is not None and is_recorded[0]:
                     recording.arrival_ns[edge] = arrival
-                ready = max(ready_ns[consumer], arrival)
+                ready = greater(ready_ns[consumer], arrival)
                 ready_ns[consumer] = ready
                 if state >= _INPUT:
                     continue
                 if target != device:
-                    limit = min(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
+                    limit = lesser(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
                 elif ready > free:
                     push_least(arrivals, first, size, ready << id_bits | np.int64(consumer))
                     size += 1
@@ -226,13 +238,13 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
 
         s.queue_head[device], s.queue_tail[device], s.free_ns[device] = head, tail, free
         s.num_arrivals[device] = size
-        last_finish = max(last_finish, free)
+        last_finish = greater(last_finish, free)
         start = NEVER
         if head < tail:
-            start = max(free, ready_ns[queue[head]])
+            start = greater(free, ready_ns[queue[head]])
         if size > 0:
-            start = min(start, max(free, arrivals[first] >> id_bits))
-        _set_next_start(s, here, start << id_bits | here if start < NEVER else NEVER)
+            start = lesser(start, greater(free, arrivals[first] >> id_bits))
+        _set_next_start(s, device, start << id_bits | here if start < NEVER else NEVER)
     return last_finish
 
 
@@ -240,9 +252,9 @@ def _simulate(t: Tables, s: StartOrderScratch, placement: Ints, recording: Recor
 def _add_ready(words: Words, num_ops: int, num_ready: int, least: int, rank: Integer) -> int:
     """Adds a rank to what is ready, of which the least is kept apart; returns the least."""
     if num_ready == 0:
-        return int(rank)
-    add_rank(words, num_ops, np.uint64(max(least, int(rank))))
-    return min(least, int(rank))
+        return whole(rank)
+    add_rank(words, num_ops, np.uint64(greater(least, whole(rank))))
+    return lesser(least, whole(rank))
 
 
 @helper
@@ -257,9 +269,10 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
     op_of_rank, rank_of_op, ready_ranks = t.op_of_rank, t.rank_of_op, s.ready_ranks
     arrivals, next_start, id_bits = s.arrivals, s.next_start, t.id_bits
     id_mask, num_ops = (1 << id_bits) - 1, len(num_inputs)
-    lookahead_ns = int(t.lookahead_ns)
+    lookahead_ns = whole(t.lookahead_ns)
 
-    s.num_ready.fill(0)
+    for each in range(len(t.speed_of)):
+        s.num_ready[each] = 0
     for source in range(num_ops):
         if num_inputs[source] == 0:
             home, rank = placement[source], rank_of_op[source]
@@ -267,9 +280,9 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
                 ready_ranks[home], num_ops, s.num_ready[home], s.least_ready[home], rank
             )
             s.num_ready[home] += 1
-            _set_next_start(s, home, home)
+            _set_next_start(s, np.uint64(home), whole(home))
 
-    last_finish = 0
+    last_finish = whole(0)
     while next_start[1] != NEVER:
         here = next_start[1] & id_mask
         device = np.uint64(here)
@@ -283,7 +296,7 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
             if num_ready == 0:
                 if size == 0:
                     break
-                start = max(free, arrivals[first] >> id_bits)
+                start = greater(free, arrivals[first] >> id_bits)
             if start >= limit:
                 break
             while size > 0 and arrivals[first] >> id_bits <= start:
@@ -294,10 +307,10 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
             op = np.uint64(op_of_rank[np.uint64(least)])
             num_ready -= 1
             if num_ready > 0:
-                least = int(take_least_rank(words, num_ops))
+                least = whole(take_least_rank(words, num_ops))
 
             # its finish is known, and with it when its tensors arrive
-            free = start + int(duration_ns[op, speed])
+            free = start + whole(duration_ns[op, speed])
             for edge in range(edge_offsets[op], edge_offsets[op + _ONE]):
                 consumer = edge_consumer[edge]
                 state = waiting[consumer] - _INPUT
@@ -306,12 +319,12 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
                 arrival = free
                 if target != device:
                     arrival = _send(t, s, op, edge, device, target, free)
-                ready = max(ready_ns[consumer], arrival)
+                ready = greater(ready_ns[consumer], arrival)
                 ready_ns[consumer] = ready
                 if state >= _INPUT:
                     continue
                 if target != device:
-                    limit = min(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
+                    limit = lesser(limit, _expect(t, s, consumer, target, ready) + lookahead_ns)
                 elif ready > free:
                     push_least(arrivals, first, size, ready << id_bits | np.int64(consumer))
                     size += 1
@@ -322,13 +335,13 @@ def _simulate_by_priority(t: Tables, s: StartOrderScratch, placement: Ints) -> i
 
         s.num_ready[device], s.least_ready[device], s.free_ns[device] = num_ready, least, free
         s.num_arrivals[device] = size
-        last_finish = max(last_finish, free)
+        last_finish = greater(last_finish, free)
         start = NEVER
         if num_ready > 0:
             start = free
         elif size > 0:
-            start = max(free, arrivals[first] >> id_bits)
-        _set_next_start(s, here, start << id_bits | here if start < NEVER else NEVER)
+            start = greater(free, arrivals[first] >> id_bits)
+        _set_next_start(s, device, start << id_bits | here if start < NEVER else NEVER)
     return last_finish
 
 
@@ -343,45 +356,47 @@ def _surely_fits(t: Tables, s: StartOrderScratch) -> bool:
 
 @jit
 def simulate_rows(
-    t: Tables,
-    s: StartOrderScratch,
+    tables: Addresses,
+    scratch: Addresses,
     placements: Ints,
     step_ns: Floats,
     settled: Bools,
-    recording: Recording | None,
+    record: Addresses | None,
 ) -> None:
     """Runs each row of placements ``[batch, num_ops]``, first ready first.
 
     Args:
-        t: The tables.
-        s: Working memory.
+        tables: Addresses of the ``Tables``.
+        scratch: Addresses of working memory, a ``StartOrderScratch``.
         placements: Device of each op, ``[batch, num_ops]``.
         step_ns: Gets the step times in nanoseconds, ``[batch]``.
         settled: Gets whether a row is surely feasible, ``[batch]``; only then its step time is set.
-        recording: Gets the schedule of the last row that is, or has no room; may be None.
+        record: Addresses of a ``Recording``, which gets the schedule of the last row that is, or
+            has no room; may be None.
     """
-    t, s = borrow(t), borrow(s)
+    t, s = find_tables(tables), find_scratch(scratch)
     for row in range(len(placements)):
         placement = placements[row]
         settled[row] = False
         if find_broken_constraint(t, placement)[0] == FEASIBLE:
             _reset(t, s, placement)
             if _surely_fits(t, s):
-                if recording is not None:
+                if record is not None:
+                    recording = find_recording(record)
                     s.is_recorded[0] = len(recording.start_ns) > 0
                     for device in range(len(recording.sequence_head)):
                         recording.sequence_head[device] = s.queue_head[device]
                         recording.sequence_end[device] = s.queue_head[device]
-                step_ns[row] = _simulate(t, s, placement, recording)
+                step_ns[row] = _simulate(t, s, placement, record)
                 settled[row] = _surely_fits(t, s)
 
 
 @jit
 def simulate_rows_by_priority(
-    t: Tables, s: StartOrderScratch, placements: Ints, step_ns: Floats, settled: Bools
+    tables: Addresses, scratch: Addresses, placements: Ints, step_ns: Floats, settled: Bools
 ) -> None:
     """As :func:`simulate_rows`, highest priority first; nothing is recorded."""
-    t, s = borrow(t), borrow(s)
+    t, s = find_tables(tables), find_scratch(scratch)
     for row in range(len(placements)):
         placement = placements[row]
         settled[row] = False

@@ -16,8 +16,6 @@ Times are in the base's coordinates: after a shift, the clock is set back by it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from placer._kernels.base import (
@@ -27,7 +25,6 @@ from placer._kernels.base import (
     TARGET,
     TRIALS,
     WINDOWS,
-    Addresses,
     find_tables,
     finish_of,
     last_producer_of,
@@ -37,14 +34,13 @@ from placer._kernels.base import (
     start_of,
 )
 from placer._kernels.heaps import pop_event, push_event
-from placer._kernels.jit import helper, subroutine
+from placer._kernels.jit import greater, helper, jit, lesser, subroutine, whole
 from placer._move_tables import NONE, Indices, MoveTables, Records
-from placer._tables import Bools, Floats
+from placer._tables import Addresses, Bools, Floats
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
 
-_QUEUE, _COPY, _DISTURBED = range(3)  # rows of the heaps
 _FROM_BASE, _FROM_LINE, _FROM_QUEUE = range(3)  # where a candidate waits
 _MOST_STAMPS = 1_000_000_000  # one trial makes far less than as many again
 
@@ -61,20 +57,19 @@ def _begin_at(m: MoveTables, cut_ns: float, span: int, trial: int) -> float:
     for device in range(len(m.devices)):
         op = m.first_ops[span, device]
         while op != NONE and start_of(m.ops, m.late_ns, op) < cut_ns:
-            reach_ns = max(reach_ns, m.ops[op].effect_ns + span_late)
+            reach_ns = greater(reach_ns, m.ops[op].effect_ns + span_late)
             op = m.ops[op].next
-        m.devices[device].cut = op
-        m.devices[device].waiting = op
-        m.devices[device].heap_size = 0
-        m.devices[device].line_head = m.devices[device].room
-        m.devices[device].line_end = m.devices[device].room
-        m.devices[device].free_ns = 0.0
+        here = m.devices[device]
+        here.cut = here.waiting = op
+        here.heap_size = 0
+        here.line_head = here.line_end = here.room
+        here.free_ns = 0.0
         last = op_before(m.ops, m.devices, device, op)
         if last != NONE:
-            m.devices[device].free_ns = finish_of(m.ops, m.late_ns, last)
+            here.free_ns = finish_of(m.ops, m.late_ns, last)
         while op != NONE and m.ops[op].moved == trial:
             op = m.ops[op].next
-        m.devices[device].expected = op
+        here.expected = op
     return reach_ns
 
 
@@ -102,14 +97,14 @@ def _find_candidate(m: MoveTables, device: int, cut_ns: float, reach_ns: float, 
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_LINE
     if here.heap_size > 0:
-        op = m.heap_op[_QUEUE, here.room]
-        ready_ns = m.heap_ns[_QUEUE, here.room]
+        op = m.queue_op[here.room]
+        ready_ns = m.queue_ns[here.room]
         if ready_ns < candidate_ns or (ready_ns == candidate_ns and op < candidate):
             candidate, candidate_ns, source = op, ready_ns, _FROM_QUEUE
     here.candidate = candidate
     here.source = source
     here.ready_ns = candidate_ns
-    here.next_start_ns = max(here.free_ns, candidate_ns)
+    here.next_start_ns = greater(here.free_ns, candidate_ns)
 
 
 @helper
@@ -118,26 +113,26 @@ def _enqueue(m: MoveTables, device: int, op: int, ns: float) -> None:
     here = m.devices[device]
     size = here.heap_size
     here.heap_size = size + 1
-    push_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], here.room, size, ns, op)
+    push_event(m.queue_ns, m.queue_op, here.room, size, ns, op)
     first_ns = here.ready_ns
     if ns < first_ns or (ns == first_ns and op < here.candidate):
         here.candidate = op
         here.source = _FROM_QUEUE
         here.ready_ns = ns
-        here.next_start_ns = max(here.free_ns, ns)
+        here.next_start_ns = greater(here.free_ns, ns)
 
 
 @subroutine
 def _use_channel(
-    addresses: Addresses, channel: int, source: int, cut_ns: float, cut: int, num_used: int
+    m: MoveTables, channel: int, source: int, cut_ns: float, cut: int, num_used: int
 ) -> int:
     """Looks up when a channel that comes into use gets free in the base at the cut.
 
     Returns:
         How many channels are in use.
     """
-    m = find_tables(addresses)
-    m.channels[channel].stamp = cut
+    used = m.channels[channel]
+    used.stamp = cut
     m.channels[num_used].used = channel
     free_ns = 0.0
     op = op_before(m.ops, m.devices, source, m.devices[source].cut)
@@ -145,13 +140,13 @@ def _use_channel(
         behind = m.ops[op].span + 1
         if m.spans[behind].carried_ns + m.late_ns[behind] <= cut_ns:
             break
-        for edge in range(m.ops[op].first_edge, m.ops[op].end_edge):
+        node = m.ops[op]
+        for edge in range(node.first_edge, node.end_edge):
             target = m.ops[m.edges[edge].consumer].device
             if target != source and m.links[source, target].channel == channel:
-                free_ns = max(free_ns, m.edges[edge].arrival_ns + m.late_ns[m.ops[op].span])
-        op = m.ops[op].previous
-    m.channels[channel].free_ns = free_ns
-    m.channels[channel].base_free_ns = free_ns
+                free_ns = greater(free_ns, m.edges[edge].arrival_ns + m.late_ns[node.span])
+        op = node.previous
+    used.free_ns = used.base_free_ns = free_ns
     return num_used + 1
 
 
@@ -162,39 +157,39 @@ def _see(
     """Looks up what an op waits for at the cut, and since when the rest is there."""
     num_missing = 0
     arrived_ns = 0.0
-    for i in range(nodes[op].first_input, nodes[op].end_input):
-        span_late = late_ns[inputs[i].span]
-        if inputs[i].start_ns + span_late < cut_ns:
-            arrived_ns = max(arrived_ns, inputs[i].arrival_ns + span_late)
+    node = nodes[op]
+    for i in range(node.first_input, node.end_input):
+        read = inputs[i]
+        span_late = late_ns[read.span]
+        if read.start_ns + span_late < cut_ns:
+            arrived_ns = greater(arrived_ns, read.arrival_ns + span_late)
         else:
             num_missing += 1
-    nodes[op].seen = cut
-    nodes[op].missing = num_missing
-    nodes[op].arrived_ns = arrived_ns
-    nodes[op].base_arrived_ns = arrived_ns
+    node.seen = cut
+    node.missing = num_missing
+    node.arrived_ns = node.base_arrived_ns = arrived_ns
 
 
 @helper
 def _clock_after(ns: float, now: float) -> float:
     """How long after now; what is past counts as now."""
-    return max(ns, now) - now
+    return greater(ns, now) - now
 
 
 @helper
 def _has_converged(m: MoveTables, now: float, base_now: float, num_used: int) -> bool:
     """Whether devices and channels get free as in the base at `base_now`."""
     for device in range(len(m.devices)):
-        last = op_before(m.ops, m.devices, device, m.devices[device].expected)
+        here = m.devices[device]
+        last = op_before(m.ops, m.devices, device, here.expected)
         while last != NONE and start_of(m.ops, m.late_ns, last) >= base_now:
             last = m.ops[last].previous  # a moved op that stays away
         free_ns = 0.0 if last == NONE else finish_of(m.ops, m.late_ns, last)
-        if _clock_after(m.devices[device].free_ns, now) != _clock_after(free_ns, base_now):
+        if _clock_after(here.free_ns, now) != _clock_after(free_ns, base_now):
             return False
     for i in range(num_used):
-        channel = m.channels[i].used
-        if _clock_after(m.channels[channel].free_ns, now) != _clock_after(
-            m.channels[channel].base_free_ns, base_now
-        ):
+        channel = m.channels[m.channels[i].used]
+        if _clock_after(channel.free_ns, now) != _clock_after(channel.base_free_ns, base_now):
             return False
     return True
 
@@ -203,9 +198,9 @@ def _has_converged(m: MoveTables, now: float, base_now: float, num_used: int) ->
 def _has_received(m: MoveTables, now: float, base_now: float, num_seen: int, cut: int) -> bool:
     """Whether what is under way gets to ops that have not started when it does in the base."""
     for i in range(num_seen):
-        op = m.seen[i]
-        if m.ops[op].started != cut and _clock_after(m.ops[op].arrived_ns, now) != _clock_after(
-            m.ops[op].base_arrived_ns, base_now
+        node = m.ops[m.seen[i]]
+        if node.started != cut and _clock_after(node.arrived_ns, now) != _clock_after(
+            node.base_arrived_ns, base_now
         ):
             return False
     return True
@@ -219,18 +214,17 @@ def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, t
 
 
 @subroutine
-def _queues_are_in_order(addresses: Addresses, cut_ns: float, trial: int) -> bool:
+def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
     """Whether what is queued will start in the order of the base."""
-    m = find_tables(addresses)
-    copy_ns, copy_op = m.heap_ns[_COPY], m.heap_op[_COPY]
-    zero = int(np.int64(0))  # callees would be compiled once more for a literal
+    copy_ns, copy_op = m.copy_ns, m.copy_op
+    zero = whole(0)  # callees would be compiled once more for a literal
     for device in range(len(m.devices)):
         here = m.devices[device]
         # all that got ready since the cut, in the order in which it will start
         size = zero
         for i in range(here.heap_size):
-            copy_ns[size] = m.heap_ns[_QUEUE, here.room + i]
-            copy_op[size] = m.heap_op[_QUEUE, here.room + i]
+            copy_ns[size] = m.queue_ns[here.room + i]
+            copy_op[size] = m.queue_op[here.room + i]
             size += 1
         for i in range(here.line_head, here.line_end):
             op = m.line[i]
@@ -303,7 +297,8 @@ def _surely_fits(
 @helper
 def _is_queued(nodes: Records, op: int, trial: int) -> bool:
     """Whether a moved op is ready, or about to get so, and has not started."""
-    queued: bool = nodes[op].moved == trial and nodes[op].missing == 0 and nodes[op].started == 0
+    node = nodes[op]
+    queued: bool = node.moved == trial and node.missing == 0 and node.started == 0
     return queued
 
 
@@ -333,42 +328,42 @@ def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
         behind = m.ops[behind].next
     last = op_before(m.ops, m.devices, device, behind)
     if last != NONE:
-        ns = max(ns, finish_of(m.ops, m.late_ns, last))
+        ns = greater(ns, finish_of(m.ops, m.late_ns, last))
     return ns
 
 
-@helper
+@subroutine
 def _next_cut(
     m: MoveTables, ops: Indices, device: int, trial: int, num_disturbed: int, num_queued: int
 ) -> float:
     """The first instant at which the move makes a difference, as far as is known."""
     cut_ns = np.inf
     if num_disturbed > 0:
-        cut_ns = m.heap_ns[_DISTURBED, 0]
+        cut_ns = m.disturbed_ns[0]
     if num_queued > 0:
         for op in ops:
             if _is_queued(m.ops, op, trial):
-                cut_ns = min(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
+                cut_ns = lesser(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
     return cut_ns
 
 
 @helper
 def _has_time_of_base(nodes: Records, op: int, trial: int) -> bool:
     """Whether an op that got ready since the cut did so when it does in the base."""
-    same: bool = nodes[op].moved == trial or nodes[op].arrived_ns == nodes[op].base_arrived_ns
+    node = nodes[op]
+    same: bool = node.moved == trial or node.arrived_ns == node.base_arrived_ns
     return same
 
 
 @subroutine
 def _can_wait(
-    addresses: Addresses, ops: Indices, device: int, trial: int, now: float, late: float
+    m: MoveTables, ops: Indices, device: int, trial: int, now: float, late: float
 ) -> bool:
     """Whether moved ops that are queued keep their place when the clock is set back.
 
     They do if they are still under way, as all that is has the same shift; or if there is no shift
     and those that are queued with them have the times of the base.
     """
-    m = find_tables(addresses)
     is_one_waiting = False
     for op in ops:
         if _is_queued(m.ops, op, trial) and m.ops[op].arrived_ns <= now:
@@ -378,7 +373,7 @@ def _can_wait(
     here = m.devices[device]
     can_wait = late == 0.0
     for i in range(here.heap_size):
-        op = m.heap_op[_QUEUE, here.room + i]
+        op = m.queue_op[here.room + i]
         can_wait = can_wait and _has_time_of_base(m.ops, op, trial)
     for i in range(here.line_head, here.line_end):
         can_wait = can_wait and _has_time_of_base(m.ops, m.line[i], trial)
@@ -394,11 +389,11 @@ def _set_back(nodes: Records, ops: Indices, trial: int, late: float) -> None:
 
 
 @subroutine
-def _forget_stamps(addresses: Addresses) -> None:
+def _forget_stamps(m: MoveTables) -> None:
     """Begins counting anew before a stamp would not fit into 32 bits."""
-    m = find_tables(addresses)
     for op in range(len(m.ops)):
-        m.ops[op].moved = m.ops[op].disturbed = m.ops[op].started = m.ops[op].seen = 0
+        node = m.ops[op]
+        node.moved = node.disturbed = node.started = node.seen = 0
     for channel in range(len(m.channels)):
         m.channels[channel].stamp = 0
     m.counters[TRIALS] = m.counters[CUTS] = 0
@@ -419,9 +414,9 @@ def _end_window(
     m.counters[STARTED] = num_starts
 
 
-@subroutine
-def try_ops(
-    addresses: Addresses, ops: Indices, device: Any, step_ns: float, most_starts: int
+@jit
+def try_move(
+    addresses: Addresses, ops: Indices, device: int, step_ns: float, most_starts: int
 ) -> tuple[float, int]:
     """The step time if some ops were on another device.
 
@@ -437,22 +432,23 @@ def try_ops(
         many ops were started.
     """
     m = find_tables(addresses)
-    disturbed_ns, disturbed_op = m.heap_ns[_DISTURBED], m.heap_op[_DISTURBED]
+    disturbed_ns, disturbed_op = m.disturbed_ns, m.disturbed_op
     num_devices = len(m.devices)
-    zero = int(np.int64(0))  # callees would be compiled once more for a literal
+    zero = whole(0)  # callees would be compiled once more for a literal
 
     m.counters[STARTED] = m.counters[WINDOWS] = 0
     m.counters[TARGET] = device
     if not _may_move(m.ops, m.needs, m.allowed, ops, device):
         return np.inf, 0
-    if max(m.counters[TRIALS], m.counters[CUTS]) > _MOST_STAMPS:
-        _forget_stamps(addresses)
+    if greater(m.counters[TRIALS], m.counters[CUTS]) > _MOST_STAMPS:
+        _forget_stamps(m)
     m.counters[TRIALS] += 1
-    trial = int(m.counters[TRIALS])
+    trial = whole(m.counters[TRIALS])
     num_moving = zero
     for op in ops:
-        if m.ops[op].device != device:
-            m.ops[op].moved = trial
+        node = m.ops[op]
+        if node.device != device:
+            node.moved = trial
             num_moving += 1
     if num_moving == 0:
         return step_ns, 0
@@ -466,7 +462,7 @@ def try_ops(
         node = m.ops[op]
         if node.moved != trial:
             continue
-        first_input, end_input = node.first_input, m.ops[op].end_input
+        first_input, end_input = node.first_input, node.end_input
         node.started = 0
         node.missing = end_input - first_input
         node.arrived_ns = 0.0
@@ -474,26 +470,28 @@ def try_ops(
             num_queued += 1
         for i in range(first_input - 1, end_input):
             other = op if i < first_input else m.inputs[i].producer
-            if m.ops[other].disturbed != trial:
-                m.ops[other].disturbed = trial
+            sender = m.ops[other]
+            if sender.disturbed != trial:
+                sender.disturbed = trial
                 ns = start_of(m.ops, m.late_ns, other)
                 push_event(disturbed_ns, disturbed_op, zero, num_disturbed, ns, other)
                 num_disturbed += 1
     room = zero
     for other in range(num_devices):
-        m.devices[other].room = room
-        room += m.devices[other].num_ops
+        at = m.devices[other]
+        at.room = room
+        room += at.num_ops
         if other == device:
             room += num_moving
 
     shift = 0.0
-    num_starts = 0
+    num_starts = zero
     num_moved = num_passed = 0  # moved ops that have started now, and in the base
     last_moved = -1.0  # latest start in the base of one that has started now
     cut_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
     while True:
         m.counters[CUTS] += 1
-        cut = int(m.counters[CUTS])
+        cut = whole(m.counters[CUTS])
         if num_disturbed > 0 and disturbed_ns[0] == cut_ns:  # as nearly always
             span = zero + m.ops[disturbed_op[0]].span
         else:
@@ -521,11 +519,13 @@ def try_ops(
             if now == np.inf:
                 last_finish = 0.0
                 for other in range(num_devices):
-                    last_finish = max(last_finish, m.devices[other].free_ns)
+                    last_finish = greater(last_finish, m.devices[other].free_ns)
                 _end_window(m, cut_ns + shift, np.inf, len(m.first_ops) - 1, 0.0, num_starts)
                 return last_finish + shift, num_starts
-            op = m.devices[here].candidate
-            is_moved = m.ops[op].moved == trial
+            at = m.devices[here]
+            op = at.candidate
+            node = m.ops[op]
+            is_moved = node.moved == trial
 
             # converged only if the next op is the one that the base starts next
             base_now = start_of(m.ops, m.late_ns, op)
@@ -552,63 +552,56 @@ def try_ops(
                 late = now - base_now
                 if (
                     num_moved == num_passed
-                    and (late == 0.0 or reach_ns <= min(now, base_now))
+                    and (late == 0.0 or reach_ns <= lesser(now, base_now))
                     and _has_converged(m, now, base_now, num_used)
                     and _has_received(m, now, base_now, num_seen, cut)
-                    and _queues_are_in_order(addresses, cut_ns, trial)
+                    and _queues_are_in_order(m, cut_ns, trial)
                 ):
+                    until_ns, span = base_now + shift, zero + node.span
                     if num_disturbed == 0 and num_moved == num_moving:
-                        _end_window(
-                            m, cut_ns + shift, base_now + shift, m.ops[op].span, late, num_starts
-                        )
+                        _end_window(m, cut_ns + shift, until_ns, span, late, num_starts)
                         return step_ns + shift + late, num_starts
-                    if _can_wait(addresses, ops, device, trial, now, late):
+                    if _can_wait(m, ops, device, trial, now, late):
                         _set_back(m.ops, ops, trial, late)
                         next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
-                            _end_window(
-                                m,
-                                cut_ns + shift,
-                                base_now + shift,
-                                m.ops[op].span,
-                                late,
-                                num_starts,
-                            )
+                            _end_window(m, cut_ns + shift, until_ns, span, late, num_starts)
                             cut_ns = next_ns
                             shift += late
                             break
                         _set_back(m.ops, ops, trial, -late)
             if num_starts >= most_starts:
                 return UNKNOWN, num_starts
-            m.starts[num_starts].op = op
-            m.starts[num_starts].start_ns = now + shift
+            begun = m.starts[num_starts]
+            begun.op = op
+            begun.start_ns = now + shift
             num_starts += 1
 
             # one op starts
-            node, at = m.ops[op], m.devices[here]
             source = at.source
             if source == _FROM_BASE:
                 at.waiting = node.next
             elif source == _FROM_LINE:
                 at.line_head += 1
             else:
-                pop_event(m.heap_ns[_QUEUE], m.heap_op[_QUEUE], at.room, at.heap_size)
+                pop_event(m.queue_ns, m.queue_op, at.room, at.heap_size)
                 at.heap_size -= 1
             node.started = cut
             if is_moved:
                 num_queued -= 1
                 num_moved += 1
-                last_moved = max(last_moved, base_now)
+                last_moved = greater(last_moved, base_now)
             else:
-                last_start = max(last_start, base_now)
+                last_start = greater(last_start, base_now)
                 if op == at.expected:
                     expected = node.next
                     while expected != NONE:
-                        if m.ops[expected].moved != trial:
-                            if m.ops[expected].started != cut:
+                        started = m.ops[expected]
+                        if started.moved != trial:
+                            if started.started != cut:
                                 break
                             num_early -= 1
-                        expected = m.ops[expected].next
+                        expected = started.next
                     at.expected = expected
                 else:
                     num_early += 1
@@ -620,55 +613,55 @@ def try_ops(
             home_late = m.late_ns[node.span]
             free = now + m.duration_ns[op, at.speed]
             at.free_ns = free
-            first_tensor, end_tensor = node.first_tensor, m.ops[op].end_tensor
-            for edge in range(node.first_edge, m.ops[op].end_edge):
-                consumer = m.edges[edge].consumer
+            first_tensor, end_tensor = node.first_tensor, node.end_tensor
+            for i in range(node.first_edge, node.end_edge):
+                edge = m.edges[i]
+                consumer = edge.consumer
                 reader = m.ops[consumer]
                 consumer_moves = reader.moved == trial
                 base_target = reader.device
                 target = device if consumer_moves else base_target
-                base_arrival = m.edges[edge].arrival_ns + home_late
+                base_arrival = edge.arrival_ns + home_late
                 if base_target != home:
                     channel = m.links[home, base_target].channel
                     if channel >= 0:
-                        if m.channels[channel].stamp != cut:
-                            num_used = _use_channel(addresses, channel, home, cut_ns, cut, num_used)
-                        m.channels[channel].base_free_ns = max(
-                            m.channels[channel].base_free_ns, base_arrival
-                        )
+                        used = m.channels[channel]
+                        if used.stamp != cut:
+                            num_used = _use_channel(m, channel, home, cut_ns, cut, num_used)
+                        used.base_free_ns = greater(used.base_free_ns, base_arrival)
                 arrival = free
                 if target != here:
-                    slot = m.edges[edge].slot
-                    sent = slot * num_devices + target
-                    if m.sent[sent].by == this_start:
-                        arrival = m.sent[sent].arrival_ns
+                    slot = edge.slot
+                    sent = m.sent[slot * num_devices + target]
+                    if sent.by == this_start:
+                        arrival = sent.arrival_ns
                     else:
                         tensor = first_tensor + slot
                         num_bytes = m.tensor_bytes[tensor] if tensor < end_tensor else 0.0
                         link = m.links[here, target]
                         seconds = link.latency_seconds + num_bytes / link.bandwidth
+                        taken_ns = greater(1.0, np.rint(seconds * 1e9))
                         channel = link.channel
                         if channel >= 0:
-                            if m.channels[channel].stamp != cut:
-                                num_used = _use_channel(
-                                    addresses, channel, here, cut_ns, cut, num_used
-                                )
-                            arrival = max(free, m.channels[channel].free_ns)
-                        arrival += max(1.0, np.rint(seconds * 1e9))
-                        if channel >= 0:
-                            m.channels[channel].free_ns = arrival
-                        m.sent[sent].by = this_start
-                        m.sent[sent].arrival_ns = arrival
-                m.edges[edge].tried_ns = arrival + shift
+                            used = m.channels[channel]
+                            if used.stamp != cut:
+                                num_used = _use_channel(m, channel, here, cut_ns, cut, num_used)
+                            arrival = greater(free, used.free_ns) + taken_ns
+                            used.free_ns = arrival
+                        else:
+                            arrival = free + taken_ns
+                        sent.by = this_start
+                        sent.arrival_ns = arrival
+                edge.tried_ns = arrival + shift
                 if not consumer_moves and reader.seen != cut:
                     _see(m.ops, m.inputs, m.late_ns, consumer, cut_ns, cut)
                     m.seen[num_seen] = consumer
                     num_seen += 1
                 num_missing = reader.missing - 1
-                ready_ns = max(reader.arrived_ns, arrival)
+                ready_ns = greater(reader.arrived_ns, arrival)
                 reader.missing = num_missing
                 reader.arrived_ns = ready_ns
-                reader.base_arrived_ns = max(reader.base_arrived_ns, base_arrival)
+                reader.base_arrived_ns = greater(reader.base_arrived_ns, base_arrival)
                 if num_missing == 0:
                     if consumer_moves:
                         num_queued += 1
