@@ -17,6 +17,7 @@ from tests.benchmarks.engines import bytes_without_frees
 from tests.benchmarks.families import FAMILIES, make_cluster, make_graph
 from tests.benchmarks.floor import Floor, TunedFloor
 from tests.benchmarks.measuring import Case, Criterion, Report, Table, measure
+from tests.benchmarks.replay import Replay
 from tests.benchmarks.workbench import MODELS, NUM_GROUPS, PLACEMENTS, Scale, workload
 
 TINY = Scale(
@@ -99,26 +100,35 @@ def test_gradients_read_activations(family: str) -> None:
 @directions
 def test_the_floor_is_the_longest_path(family: str, training: bool) -> None:
     """As networkx finds it, over devices and links of several speeds."""
-    graph = make_graph(family, 300, training=training)
-    cluster = Cluster(
-        "three",
-        tuple(Device(f"gpu:{i}", "gpu", model, memory_bytes=1e12) for i, model in enumerate("aab")),
-        (
-            Link(("gpu:0", "gpu:1"), 12e9, 10e-6),
-            Link(("gpu:0", "gpu:2"), 3e9),
-            Link(("gpu:1", "gpu:2"), 25e9, 5e-6),
-        ),
-    )
-    ops = [
-        msgspec.structs.replace(op, seconds={**op.seconds, "b": op.seconds["gpu"] * 1.7})
-        for op in graph.ops()
-    ]
-    graph = OpGraph.from_ops(graph.name, ops)
+    graph = _on_two_models(make_graph(family, 300, training=training))
+    cluster = _three_devices()
     placement = np.random.default_rng(0).integers(3, size=graph.num_ops).astype(np.int32)
     floor = Floor.build(graph, cluster)
     expected = _longest_path_ns(graph, cluster, placement)
     for found in (floor.seconds, floor.seconds_without_branches):
         assert round(found(placement[None])[0] * 1e9) == expected
+
+
+def _three_devices(channel: str = "pair") -> Cluster:
+    """Of two models, with links of three speeds."""
+    return Cluster(
+        "three",
+        tuple(Device(f"gpu:{i}", "gpu", model, memory_bytes=1e12) for i, model in enumerate("aab")),
+        (
+            Link(("gpu:0", "gpu:1"), 12e9, 10e-6, channel),
+            Link(("gpu:0", "gpu:2"), 3e9, 0, channel),
+            Link(("gpu:1", "gpu:2"), 25e9, 5e-6, channel),
+        ),
+    )
+
+
+def _on_two_models(graph: OpGraph) -> OpGraph:
+    """The same graph; on the second model of GPU, ops take longer."""
+    ops = [
+        msgspec.structs.replace(op, seconds={**op.seconds, "b": op.seconds["gpu"] * 1.7})
+        for op in graph.ops()
+    ]
+    return OpGraph.from_ops(graph.name, ops)
 
 
 def _longest_path_ns(graph: OpGraph, cluster: Cluster, placement: NDArray[np.int32]) -> int:
@@ -135,6 +145,35 @@ def _longest_path_ns(graph: OpGraph, cluster: Cluster, placement: NDArray[np.int
             sending = max(1, round(taken * 1e9))
         paths.add_edge(producer, consumer, weight=own[consumer] + sending)
     return int(nx.dag_longest_path_length(paths))
+
+
+@families
+@directions
+@pytest.mark.parametrize("kind", PLACEMENTS)
+@pytest.mark.parametrize("channel", ["pair", "source", "none"])
+def test_a_replay_gives_the_step_times(
+    family: str, training: bool, kind: str, channel: str
+) -> None:
+    """Both ways, to the last bit, over devices and links of several speeds."""
+    work = workload(next(m for m in MODELS if (m.family, m.training) == (family, training)), 500)
+    placements = work.placements(kind, 3, 8, seed=0)
+    graph, cluster = _on_two_models(work.graph), _three_devices(channel)
+    replay = Replay(graph, cluster)
+    simulator = Simulator(graph, cluster)
+    expected = simulator.evaluate(placements).step_time_seconds
+    for prepare in (replay.order, replay.renumber):
+        assert (replay.seconds(prepare(placements)) == expected).all()
+    orders = replay.order(placements).orders
+    assert orders is not None
+    starts = [op.start_seconds for op in simulator.schedule(placements[0]).ops]
+    assert (np.diff(np.array(starts)[orders[0]]) >= 0).all()
+
+
+def test_a_replay_refuses_what_may_not_fit() -> None:
+    """Its order of starts would be that of another placement."""
+    graph = make_graph("Inception", 200, training=False)
+    with pytest.raises(ValueError, match="memory"):
+        Replay(graph, make_cluster(2, memory_bytes=1)).order(np.zeros((1, graph.num_ops), np.int32))
 
 
 @families
@@ -195,6 +234,17 @@ def test_subjects_take_turns() -> None:
     assert all((s == 1e-9).all() and len(s) == 2 for by in seconds.values() for s in by.values())
 
 
+def test_what_a_subject_wants_is_made_beforehand() -> None:
+    """Of both inputs, off the clock, and for that subject alone."""
+    calls: list[tuple[str, int]] = []
+    subjects = {name: lambda given, name=name: calls.append((name, given)) for name in "xy"}
+    clock = iter(range(100))
+    prepare_for = {"y": lambda given: next(clock) and 10 * given}
+    seconds = measure({"a": Case(-1, lambda i: i, subjects, prepare_for)}, 1, lambda: next(clock))
+    assert calls == [("x", -1), ("x", 0), ("y", -10), ("y", 0)]
+    assert seconds["a"]["x"] == seconds["a"]["y"] == 1e-9
+
+
 def test_criteria_are_judged_by_the_worst() -> None:
     """One that is not measured is neither met nor missed."""
     ratios = {"a": 1.0, "b": 3.0}
@@ -204,6 +254,7 @@ def test_criteria_are_judged_by_the_worst() -> None:
     assert Criterion.at_least("", 2, ratios).verdict() == "MISS"
     assert Criterion.at_most("", 2, {}).verdict() == "-"
     assert Criterion.shown("", ratios) == Criterion("", "1.00x: a", None)
+    assert Criterion.shown("", ratios, max) == Criterion("", "3.00x: b", None)
 
 
 @pytest.mark.parametrize("section", ["engines", "reference", "memory", "moves", "threads"])

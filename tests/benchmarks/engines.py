@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from tests import reference
 from tests.benchmarks.families import make_cluster
 from tests.benchmarks.floor import Floor, TunedFloor
 from tests.benchmarks.measuring import Case, Criterion, Floats, Report, Table, measure
+from tests.benchmarks.replay import Replay
 from tests.benchmarks.workbench import MODELS, PLACEMENTS, Model, Scale, case, workload
 
-Subjects = dict[str, Callable[[NDArray[np.int32]], object]]
+Subjects = dict[str, Callable[[Any], object]]
 
 _ORDERS: tuple[Order, ...] = ("fifo", "priority")
 _PASSES = ("pass", "pass without branches")  # the faster is the floor
+_REPLAYS = ("replay in order", "replay renumbered")  # the faster counts
 _OTHER_ENGINES_ON = 8  # devices
 _RAISED = 1.05  # a capacity that no placement comes near to, over what the largest may need
 
@@ -51,6 +54,15 @@ def engines(scale: Scale) -> Report:
                     ratios["ops"][f"{where}, {kind}, {order}"] = _median(taken / small)
                 if num_ops >= scale.worth_judging and num_devices == 64 and few is not None:
                     ratios["devices"][f"{where}, {kind}, {order}"] = _median(taken / few)
+            if "replay" in by_name and num_ops >= scale.worth_judging:
+                replay, small = (
+                    by_name["replay"],
+                    ns.get((num_ops // 10, num_devices, kind, "replay")),
+                )
+                ratios[f"{kind} replay"][where] = _median(replay / by_name["floor"])
+                ratios["over replay"][f"{where}, {kind}"] = _median(by_name["fifo"] / replay)
+                if num_ops == 10 * scale.worth_judging and small is not None:
+                    ratios["ops replay"][f"{where}, {kind}"] = _median(replay / small)
             rows.append(
                 (
                     *model.words(),
@@ -68,6 +80,7 @@ def engines(scale: Scale) -> Report:
                         else ""
                         for name in ("fifo", "priority", "bus", "slots")
                     ),
+                    *_against_replay(by_name),
                     f"{1e9 / (_median(by_name['fifo']) * workload(model, num_ops).graph.num_ops):,.0f}",
                 )
             )
@@ -85,10 +98,19 @@ def engines(scale: Scale) -> Report:
         Criterion.at_most("ns per op at 100k: at most 1.2x of 10k", 1.2, ratios["ops"]),
         Criterion.at_most("64 devices: at most 2x of 8", 2, ratios["devices"]),
     ]
+    criteria += [
+        Criterion.shown(f"{text}: not judged", ratios[name], max)
+        for text, name in (
+            ("grouped placements, 8 devices, the replay over the floor", "grouped replay"),
+            ("random placements, 8 devices, the replay over the floor", "random replay"),
+            ("8 devices, fifo over the replay", "over replay"),
+            ("ns per op of the replay at 100k over 10k", "ops replay"),
+        )
+    ]
     columns = (
         *("graph", "direction", ">ops", ">devices", "placements", ">count"),
         *(">floor", ">tuned floor", ">fifo", ">priority"),
-        *(">fifo, bus", ">fifo, 2 slots", ">evaluations/s, fifo"),
+        *(">fifo, bus", ">fifo, 2 slots", ">replay", ">fifo / replay", ">evaluations/s, fifo"),
     )
     table = Table(
         "Nanoseconds per op; over the floor, and over the tuned floor", columns, rows, in_page
@@ -103,19 +125,39 @@ def _ns_per_op(model: Model, scale: Scale) -> dict[tuple[int, int, str, str], Fl
         work = workload(model, num_ops)
         for num_devices in scale.devices:
             subjects = _subjects(work.graph, num_devices, all_engines=num_ops < scale.large)
+            prepare_for: Subjects = {}
+            if num_devices == _OTHER_ENGINES_ON:
+                replay = Replay(work.graph, make_cluster(num_devices))
+                subjects |= dict.fromkeys(_REPLAYS, replay.seconds)
+                prepare_for = dict(zip(_REPLAYS, (replay.order, replay.renumber), strict=True))
             for kind in PLACEMENTS:
-                cases[num_ops, num_devices, kind] = case(
-                    work, kind, num_devices, scale.at(num_ops), subjects
+                cases[num_ops, num_devices, kind] = dataclasses.replace(
+                    case(work, kind, num_devices, scale.at(num_ops), subjects),
+                    prepare_for=prepare_for,
                 )
     found = {}
     for key, by_name in measure(cases, scale.repetitions).items():
         passes = [by_name.pop(name) for name in _PASSES]
         by_name["floor"] = min(passes, key=_median)
         by_name["tuned floor"] = min(by_name["floor"], by_name["tuned floor"], key=_median)
+        replays = [by_name.pop(name) for name in _REPLAYS if name in by_name]
+        if replays:
+            by_name["replay"] = min(replays, key=_median)
         count = scale.at(key[0]).rows * workload(model, key[0]).graph.num_ops
         for name, seconds in by_name.items():
             found[(*key, name)] = seconds * 1e9 / count
     return found
+
+
+def _against_replay(by_name: dict[str, Floats]) -> tuple[str, str]:
+    """The replay, in brackets over the floor; and fifo over the replay."""
+    if "replay" not in by_name:
+        return "", ""
+    replay = by_name["replay"]
+    return (
+        f"{_median(replay):.1f} ({_median(replay / by_name['floor']):.1f}x)",
+        f"{_median(by_name['fifo'] / replay):.1f}x",
+    )
 
 
 def _median(values: Floats) -> float:

@@ -25,11 +25,14 @@ class Case(Generic[T]):
         warm: An input of the same kind that no repetition has.
         prepare: Makes the input of a repetition; not timed.
         subjects: What is timed, by name.
+        prepare_for: Makes of an input what a subject is given, by name of those that are not given
+            the input itself; not timed.
     """
 
     warm: T
     prepare: Callable[[int], T]
-    subjects: Mapping[str, Callable[[T], object]]
+    subjects: Mapping[str, Callable[[Any], object]]
+    prepare_for: Mapping[str, Callable[[T], object]] = field(default_factory=dict)
 
 
 def measure(
@@ -53,9 +56,12 @@ def measure(
         for key, case in cases.items():
             given = case.prepare(repetition)
             for name, run in case.subjects.items():
-                run(case.warm)
+                warm, timed = case.warm, given
+                if name in case.prepare_for:
+                    warm, timed = map(case.prepare_for[name], (warm, timed))
+                run(warm)
                 start = clock_ns()
-                run(given)
+                run(timed)
                 seconds[key][name][repetition] = (clock_ns() - start) / 1e9
     return seconds
 
@@ -97,9 +103,11 @@ class Criterion:
         return cls._of_worst(text, ratios, min, lambda worst: worst >= limit)
 
     @classmethod
-    def shown(cls, text: str, ratios: Mapping[str, float]) -> Criterion:
-        """The least ratio, not judged; ratios by what they are of."""
-        return cls._of_worst(text, ratios, min, lambda _: None)
+    def shown(
+        cls, text: str, ratios: Mapping[str, float], pick: Callable[..., str] = min
+    ) -> Criterion:
+        """The least ratio, or another one, not judged; ratios by what they are of."""
+        return cls._of_worst(text, ratios, pick, lambda _: None)
 
     @classmethod
     def _of_worst(
