@@ -120,7 +120,8 @@ def test_killed_and_resumed_on_the_same_curve(run, fake, begun, tmp_path, monkey
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(*begun, "--evaluations", 60, "--out", whole).exit_code == 0
     monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
-    monkeypatch.setattr(Fake, "kill_at", 25)  # in the middle of a batch
+    num_measured = len((whole / "measurements.jsonl").read_text().splitlines())
+    monkeypatch.setattr(Fake, "kill_at", num_measured // 2)  # in the middle of a batch
     assert train(*begun, "--evaluations", 60, "--out", stopped).exit_code == 130
     monkeypatch.setattr(Fake, "kill_at", 10_000)
     result = train("--resume", "--out", stopped)
@@ -153,7 +154,7 @@ def test_in_order_of_priority(run, fake, tmp_path, monkeypatch) -> None:
     simulator = Simulator(graph(), cluster(), order="priority", priorities=priorities)
     assert all(line["previous"] == previous_ops(simulator, line["devices"]) for line in lines)
     monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
-    monkeypatch.setattr(Fake, "kill_at", 25)
+    monkeypatch.setattr(Fake, "kill_at", len(lines) // 2)
     assert train(*begin, "--out", stopped).exit_code == 130
     monkeypatch.setattr(Fake, "kill_at", 10_000)
     assert train("--resume", "--out", stopped).exit_code == 0
