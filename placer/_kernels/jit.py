@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
@@ -15,15 +19,37 @@ whole: Callable[[Any], int] = np.int64  # type: ignore[assignment]
 """A number without its fraction: numba compiles int anew wherever it is called."""
 
 
+def digest_sources(package: Path) -> str:
+    """A digest of all files of a package that compiled code is made from."""
+    files = [*package.glob("_kernels/*.py"), *package.glob("_*tables.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+_DIGEST = digest_sources(Path(__file__).parents[1])
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """A cache that sees changes in any file.
+
+    numba's own sees those in the file that a function is in. What else it calls would be as before,
+    and arrays would be looked for where the tables used to have them.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp(), _DIGEST
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
+
+
 def jit(function: F, **options: Any) -> F:
     """numba.njit that caches where it can and works where it cannot."""
     # nothing is divided by zero, and looking would take time; so would counting references, which
     # numba does whenever an array gets another name, in the innermost loops too
     options = {"nogil": True, "error_model": "numpy", "_nrt": False} | options
-    try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba found no directory that it may write its cache to
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    compiled = numba.njit(**options)(function)
+    with contextlib.suppress(RuntimeError):  # numba found no directory that it may write to
+        compiled._cache = _Cache(function)
+    return compiled  # type: ignore[no-any-return]
 
 
 def allocating(function: F) -> F:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placer._kernels.jit import jit
+import placer
+from placer._kernels.jit import digest_sources, jit
 from placer.cluster import Cluster, Device, Link
 from placer.graph import Op, OpGraph
 from placer.simulator import Simulator
@@ -203,6 +206,35 @@ def test_compiled_code_works_where_nothing_can_be_cached() -> None:
     namespace: dict[str, object] = {}
     exec("def double(x): return 2 * x", namespace)  # noqa: S102
     assert jit(namespace["double"])(21) == 42
+
+
+def test_the_cache_sees_changes_in_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else compiled code would look for arrays where the tables used to have them."""
+    package = tmp_path / "placer"
+    shutil.copytree(Path(placer.__file__).parent / "_kernels", package / "_kernels")
+    for name in ("_tables.py", "_move_tables.py"):
+        shutil.copy(Path(placer.__file__).parent / name, package)
+    digests = [digest_sources(package)]
+    assert digests == [digest_sources(Path(placer.__file__).parent)]
+    for name in ("_tables.py", "_move_tables.py", "_kernels/addresses.py", "_kernels/heaps.py"):
+        with (package / name).open("a") as file:
+            file.write("# changed\n")
+        digests.append(digest_sources(package))
+    assert len(set(digests)) == 5
+
+    source = tmp_path / "double.py"
+    source.write_text("def double(x): return 2 * x")
+    hits = []
+    for digest in (*digests[:1], *digests[:2]):
+        namespace: dict[str, object] = {"__name__": __name__}
+        exec(compile(source.read_text(), source, "exec"), namespace)  # noqa: S102
+        monkeypatch.setattr("placer._kernels.jit._DIGEST", digest)
+        double = jit(namespace["double"])
+        assert double(21) == 42
+        hits.append(sum(double.stats.cache_hits.values()))
+    assert hits == [0, 1, 0]
 
 
 def test_a_simulator_compiles_nothing_before_its_first_use() -> None:
