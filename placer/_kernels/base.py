@@ -326,7 +326,8 @@ def _begin_spans(m: MoveTables, recording: Recording) -> None:
     for piece in range(num_pieces):
         m.line[piece] = 0
     for op in range(num_ops):
-        m.line[whole(recording.start_ns[op] * pieces_per_ns)] += 1
+        piece = whole(recording.start_ns[op] * pieces_per_ns)
+        m.line[lesser(piece, num_pieces - 1)] += 1  # after months, 1 ns is lost in rounding
     for span in range(len(m.late_ns)):
         m.late_ns[span] = 0.0
     m.spans[0].begin_ns = m.spans[0].carried_ns = 0.0

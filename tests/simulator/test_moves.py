@@ -345,6 +345,17 @@ def test_a_session_has_the_memory_of_one_that_ended_and_nothing_of_its_base() ->
     check_record(kept)
 
 
+def test_starts_after_months_are_counted_where_there_is_room() -> None:
+    """Rounded, the last one is at the end of time that the spans are cut from."""
+    for ns in range(2**53 - 100, 2**53 - 60):
+        ops = graph(op("a", ns), op("b", 1, "^a"), op("c", 1, "^b"))
+        simulator = Simulator(ops, example_cluster(2))
+        session = simulator.moves([0, 0, 0])
+        only_trials(session)
+        assert session._tables_of_moves.line.sum() == 3
+        assert session.try_move(2, 1) == simulator.step_time([0, 0, 1])
+
+
 def test_many_moves_at_once_equal_single_ones() -> None:
     """Each from the base, of one op or of several; none is no error."""
     rng = np.random.default_rng(0)
