@@ -158,6 +158,11 @@ class Moves:
         else:
             self._step_seconds = float(evaluate(devices[None])[0])
 
+    def __reduce__(self) -> NoReturn:  # a copy would find the arrays of this session
+        raise UsageError(
+            "a session of moves cannot be copied; begin another one by Simulator.moves(devices)"
+        )
+
     @property
     def step_time_seconds(self) -> float:
         """Step time of the base placement, infinite if it is infeasible."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -343,6 +345,14 @@ def test_a_session_has_the_memory_of_one_that_ended_and_nothing_of_its_base() ->
     assert len(set(tables)) == 1
     assert id(kept._tables_of_moves) not in tables
     check_record(kept)
+
+
+def test_a_session_cannot_be_copied() -> None:
+    """Compiled code would find the memory of the session that it was copied from."""
+    session = Simulator(graph(op("a", 1)), example_cluster(1)).moves([0])
+    for copy_of in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(UsageError, match="cannot be copied"):
+            copy_of(session)
 
 
 def test_starts_after_months_are_counted_where_there_is_room() -> None:
