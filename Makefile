@@ -3,7 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
-KERNELS := .venv/.kernels
 INTEROP := .venv-interop/bin
 INTEROP_STAMP := .venv-interop/.stamp
 
@@ -22,17 +21,12 @@ demo: $(STAMP)
 	$(BIN)/placer train --workload rnnlm --cluster p100x4 --evaluations 4000 --out runs/demo
 	$(BIN)/placer plot runs/demo --out runs/demo/reward.png
 
-test: $(STAMP) $(KERNELS)
+test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-
-# numba's cache sees that a file has changed, but not one that it calls
-$(KERNELS): $(STAMP) $(wildcard placer/_kernels/*.py) placer/_tables.py placer/_move_tables.py
-	rm -rf placer/_kernels/__pycache__
-	@touch $@
 
 # another library's agents train on the environments; torch is heavy, so they live in a venv of their own
 interop: $(INTEROP_STAMP)
