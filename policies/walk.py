@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -55,13 +56,14 @@ class Walk:
     """
 
     def __init__(self, problem: Problem, part_share: float, preference_rate: float) -> None:
-        self._part_share, self._rate = part_share, preference_rate
+        self._problem, self._part_share, self._rate = problem, part_share, preference_rate
         neighbours = Neighbours(problem)
         self.can_move = bool(neighbours.movable)
         self._allowed = problem.allowed
-        self._partitions = partitions(problem, _NUM_PARTS)
-        shares = _shares(problem, by_bytes=False) + _shares(problem, by_bytes=True)
-        self._near = _NEAR * shares / 2
+        sources, targets, num_bytes = group_edges(problem)
+        edges, traffic = np.zeros((2, problem.num_groups, problem.num_groups))
+        edges[sources, targets], traffic[sources, targets] = 1.0, num_bytes
+        self._near = _NEAR * (_shares(edges) + _shares(traffic)) / 2
         num_others = np.maximum(problem.allowed.sum(axis=1, keepdims=True) - 1, 1)
         self._elsewhere = (1 - _NEAR) / num_others  # [num_groups, 1]
         self._one_hot = np.eye(problem.num_devices)
@@ -74,6 +76,11 @@ class Walk:
         self._idle_moves = 0  # tried since then
         self._first_losses: list[float] = []
         self._losses: list[float] = []
+
+    @functools.cached_property
+    def _partitions(self) -> list[NDArray[np.int32]]:
+        """The part of each op group, ``[num_groups]`` each; not all trainers need them."""
+        return partitions(self._problem, _NUM_PARTS)
 
     @property
     def is_stuck(self) -> bool:
@@ -185,15 +192,16 @@ class Walk:
         return chance < math.exp(-loss / (hottest * _COLDEST**spent))
 
 
-def _shares(problem: Problem, *, by_bytes: bool) -> NDArray[np.float64]:
-    """Of what each op group exchanges, the share of each other one; ``[num_groups, num_groups]``.
+def _shares(sent: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of what each op group sends and gets, the share of each other one.
 
-    Rows sum to 1, or to 0 where a group exchanges nothing.
+    Args:
+        sent: From each op group to each, ``[num_groups, num_groups]``.
+
+    Returns:
+        ``[num_groups, num_groups]``; rows sum to 1, or to 0 where a group exchanges nothing.
     """
-    sources, targets, num_bytes = group_edges(problem)
-    exchanged = np.zeros((problem.num_groups, problem.num_groups))
-    exchanged[sources, targets] = num_bytes if by_bytes else 1.0
-    exchanged += exchanged.T
+    exchanged = sent + sent.T
     totals = exchanged.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = exchanged / np.where(totals > 0, totals, 1.0)
     return shares

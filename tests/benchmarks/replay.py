@@ -3,8 +3,9 @@
 In that order it works out when each op starts and finishes and when each tensor arrives, with
 queues on devices and channels and one transfer per tensor and device: no more than what makes the
 schedule what it is. What it leaves out is finding the order: which op of which device is next, what
-is ready and since when, and what waits where. So any simulator of this semantics does at least this
-much, where ops are started first come first served, one at a time, and a channel has one source.
+is ready and since when, and what waits where. So a simulator that takes one placement at a time does
+at least this much, where ops are started first come first served, one at a time, and a channel has
+one source.
 
 As with the floor there are two ways, and the faster counts. One looks all up by the numbers of the
 graph, and is told nothing but the order. The other is given the graph with ops, edges and durations
