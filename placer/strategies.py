@@ -16,6 +16,7 @@ STRATEGIES: Mapping[str, str] = MappingProxyType(
         "ppo": "policies.reinforce:search_ppo",
         "hierarchical": "policies.hierarchical:search",
         "pretrained": "policies.pretrained:search",
+        "walk": "policies.walk:search",
         "random": "placer.search.random:search",
         "hill_climbing": "placer.search.hill_climbing:search",
         "annealing": "placer.search.annealing:search",

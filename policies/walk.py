@@ -1,17 +1,26 @@
-"""A walk from placement to placement; its moves tell what single decisions are worth."""
+"""A walk from placement to placement; its moves tell what single decisions are worth.
+
+:func:`search` is the walk alone, without a policy that samples and learns from it.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.rewards import GradedReward, SqrtReward
+from placer._draw import draw_choices
 from placer.heuristics._figures import group_edges
-from placer.problem import Problem
+from placer.placement import Evaluations
+from placer.problem import Problem, Progress, SearchResult
+from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.search.neighbours import Neighbours
+from policies.config import MODERN
 from policies.parts import partitions
 
 _NEAR = 0.85  # weight of the devices of neighbours; the rest is that of all others alike
@@ -205,3 +214,57 @@ def _shares(sent: NDArray[np.float64]) -> NDArray[np.float64]:
     totals = exchanged.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = exchanged / np.where(totals > 0, totals, 1.0)
     return shares
+
+
+def search(
+    problem: Problem,
+    *,
+    evaluations: int,
+    seed: int,
+    seconds: float | None = None,
+    start: NDArray[np.int32] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Walks from `start`, or from a random placement; where it is stuck, begins near the best.
+
+    This is simulated annealing that also moves parts of the graph, and that learns which moves to
+    try: most of what :data:`policies.config.MODERN` does, without the network. It begins anew as
+    :mod:`placer.search.hill_climbing` does.
+
+    See :class:`placer.problem.Search` for arguments, result and errors.
+    """
+    ledger = Ledger(
+        "walk",
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        seconds=seconds,
+        on_progress=on_progress,
+    )
+    rng = np.random.default_rng(seed)
+    here = draw_choices(problem, rng, 1)[0] if start is None else problem.check_start(start)
+    walk = Walk(problem, MODERN.part_share, MODERN.preference_rate)
+    neighbours = Neighbours(problem)
+    reward = GradedReward.for_problem(problem, SqrtReward.for_problem(problem).failing_reward)
+    while ledger.left:
+        costs = ledger.evaluate(here[None])  # none where it has just got late
+        if not (len(costs) and walk.can_move):
+            break
+        walk.begin(here, _worth(reward, costs))
+        while len(costs) and not walk.is_stuck:
+            moved, spent = walk.propose(rng), float(ledger.spent(1)[0])
+            costs = ledger.evaluate(moved[None])
+            if len(costs):
+                walk.take(moved, _worth(reward, costs), spent, rng.random())
+        assert walk.choices is not None  # noqa: S101  (for the type checker)
+        here = neighbours.near(
+            rng, walk.choices if ledger.best_choices is None else ledger.best_choices
+        )
+    return ledger.result()
+
+
+def _worth(reward: GradedReward, costs: NDArray[np.float64]) -> float:
+    """What a placement is worth whose cost, ``[1]``, is as :meth:`Ledger.evaluate` has it."""
+    feasible = costs < INFEASIBLE_COST
+    excess = np.where(feasible, 0.0, costs - INFEASIBLE_COST)
+    return float(reward(Evaluations(costs, feasible, (None,), excess))[0])

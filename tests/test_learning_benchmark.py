@@ -150,19 +150,25 @@ def test_learning_is_judged_against_annealing(tmp_path: Path, ratios, verdicts) 
     def step_time(run: Run) -> float:
         if run.subject == "annealing":
             return of_seed[run.seed]
+        if run.subject == "walk":
+            return 4.0
         return ratios[plan.workloads.index(run.workload)] * of_seed[2 - run.seed]
 
     part = learning.PARTS["annealing"]
     report = part.report(plan, made_up(tmp_path, part.runs(plan), step_time))
-    # each of both policies, with this budget and over all budgets
-    assert [criterion.verdict() for criterion in report.criteria] == verdicts * 4
+    # each of both policies, with this budget and over all budgets; then over the walk
+    assert [criterion.verdict() for criterion in report.criteria] == [*(verdicts * 4), "-", "-"]
+    assert report.criteria[-1].measured == f"{np.prod(ratios) ** 0.5 / 2:.3f}"
     assert f"{np.prod(ratios) ** 0.5:.3f}" == report.criteria[0].measured
     worst = plan.workloads[int(np.argmax(ratios))]
     assert report.criteria[1].measured == f"{max(ratios):.3f}: {worst} on p100x4, fifo"
-    ratio_table, of_pretrained, times_table = report.tables
+    ratio_table, of_pretrained, of_walk, times_table = report.tables
     assert ratio_table.rows == of_pretrained.rows
+    assert [row[3] for row in of_walk.rows] == ["2.000"] * 3
     assert [row[3] for row in ratio_table.rows[:2]] == [f"{ratio:.3f}" for ratio in ratios]
-    assert times_table.rows[0][3] == f"4000.00 / 2000.00{f' / {ratios[0] * 2000:.2f}' * 2}"
+    assert times_table.rows[0][3] == (
+        f"4000.00 / 2000.00{f' / {ratios[0] * 2000:.2f}' * 2} / 4000.00"
+    )
 
 
 def test_transfer_is_judged_against_training_from_scratch(tmp_path: Path) -> None:
@@ -272,7 +278,8 @@ def test_what_is_infeasible_is_slower_than_all_else(tmp_path: Path) -> None:
         write(tmp_path, run, [(1, 1.0)] if fits else [])
     report = part.report(plan, Results(tmp_path))
     assert [row[3] for row in report.tables[0].rows] == ["1.000", "inf", "inf"]
-    assert {criterion.verdict() for criterion in report.criteria} == {"MISS"}
+    judged = report.criteria[:-2]  # the last two are not
+    assert {criterion.verdict() for criterion in judged} == {"MISS"}
 
 
 @pytest.mark.parametrize("name", learning.ABLATIONS)
@@ -289,7 +296,7 @@ def test_less_is_run_on_request(tmp_path: Path, toy: Cell, capsys) -> None:
     words += ["--orders", "fifo", "--seeds", "1"]
     assert learning.main([*words, "--only", "annealing", "--budgets", "40"]) in (0, 1)
     printed = capsys.readouterr().out
-    assert "3 of 3" in printed
+    assert "4 of 4" in printed
     assert "| pretrained, all budgets: none above 1.05 |" in printed
     learning.main([*words, "--only", "speed", "--budgets", "40"])
     assert "1 of 1" in capsys.readouterr().out

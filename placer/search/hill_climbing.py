@@ -14,8 +14,6 @@ from placer.search._ledger import Ledger
 from placer.search._walk import Walk
 from placer.search.neighbours import Neighbours
 
-_KICKED = 4  # op groups whose devices are drawn anew before the next climb
-
 
 def search(
     problem: Problem,
@@ -53,9 +51,9 @@ def search(
         _climb(walk, moves, rng)
         if not len(moves):
             break
-        begin = walk.choices if ledger.best_choices is None else ledger.best_choices.copy()
-        for group in rng.choice(neighbours.movable, _KICKED).tolist():
-            begin[group] = rng.choice(neighbours.devices[group])
+        begin = neighbours.near(
+            rng, walk.choices if ledger.best_choices is None else ledger.best_choices
+        )
     return ledger.result()
 
 

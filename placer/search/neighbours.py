@@ -12,7 +12,7 @@ from placer._move_tables import PROPOSAL, Records
 from placer.problem import Problem
 
 _NEAR = 0.7  # part of the moves that go to where a tensor comes from or goes to
-_DEVIATIONS = 4.0  # op groups whose devices a draw near the start takes anew, on average
+_DEVIATIONS = 4  # op groups whose devices a draw near the start takes anew
 
 
 class Neighbours:
@@ -92,6 +92,13 @@ class Neighbours:
         is_last[self._first_device[1:] - 1] = True
         found["device"] = self._devices[~is_last]
         found["other"] = np.repeat(self._devices[is_last], num_others)
+        return found
+
+    def near(self, rng: np.random.Generator, choices: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Choices ``[num_groups]`` but for four op groups, whose devices are drawn at random."""
+        found = choices.copy()
+        for group in rng.choice(self.movable, _DEVIATIONS).tolist():
+            found[group] = rng.choice(self.devices[group])
         return found
 
     def related(self, rng: np.random.Generator, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from placer.strategies import STRATEGIES, resolve
 from tests.heuristics.builders import gpus, op
 from tests.toys import all_choices, make_toy
 
-NAMES = [name for name in STRATEGIES if STRATEGIES[name].startswith("placer.search")]
+NAMES = ["walk", *(name for name, at in STRATEGIES.items() if at.startswith("placer.search"))]
 INEXACT = [name for name in NAMES if name != "exact"]
 every_search = pytest.mark.parametrize("name", INEXACT)
 TOY = make_toy(12)
