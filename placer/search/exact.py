@@ -64,12 +64,15 @@ def search(
     begin = problem.allowed.argmax(axis=1) if start is None else problem.check_start(start)
     tree.best_ns = tree.evaluate(begin.astype(np.int32)[None])
     if math.isinf(tree.best_ns) or tree.best_ns > round(lower_bound(problem).seconds * 1e9):
-        tree.branch(0)
+        tree.branch()
     return ledger.result()
 
 
 class _Tree:
-    """The parts of placements: the first op groups have devices, the others have none."""
+    """The parts of placements: the first op groups have devices, the others have none.
+
+    Op groups that may go to one device only are there from the beginning.
+    """
 
     def __init__(self, problem: Problem, ledger: Ledger) -> None:
         if not isinstance(problem.evaluator, Simulator):
@@ -86,13 +89,18 @@ class _Tree:
         memory = np.array([device.memory_bytes for device in problem.cluster.devices])
         self._memory_bytes = memory * (1 + _ROUNDING)
         self._num_parts = 0
+        num_allowed = problem.allowed.sum(axis=1)
+        self._movable = np.flatnonzero(num_allowed > 1).tolist()
+        for group in np.flatnonzero(num_allowed == 1).tolist():
+            self._put(group, int(problem.allowed[group].argmax()))
 
-    def branch(self, group: int) -> None:
-        """Places a group, and those after it, in every way that may be better than the best."""
-        ops = self._problem.groups.ops_of_group[group]
-        parameters = self._problem.group_parameter_bytes[group]
+    def branch(self, depth: int = 0) -> None:
+        """Places a movable group, and those after it, in all ways that may beat the best."""
+        if not self._movable:
+            return  # there is one placement, and it has been evaluated
+        group = self._movable[depth]
         parts = sorted(self._parts(group))
-        if group == self._problem.num_groups - 1:
+        if depth == len(self._movable) - 1:
             leaves = np.repeat(self._choices[None], len(parts), axis=0)
             leaves[:, group] = [device for _, device in parts]
             self.best_ns = min(self.best_ns, self.evaluate(leaves))
@@ -100,11 +108,19 @@ class _Tree:
         for bound, device in parts:
             if bound >= self.best_ns:
                 break
-            self._choices[group], self._devices[ops] = device, device
-            self._used_bytes[device] += parameters
-            self.branch(group + 1)
-            self._used_bytes[device] -= parameters
-        self._choices[group], self._devices[ops] = -1, -1
+            self._put(group, device)
+            self.branch(depth + 1)
+            self._take_away(group)
+
+    def _put(self, group: int, device: int) -> None:
+        self._choices[group] = device
+        self._devices[self._problem.groups.ops_of_group[group]] = device
+        self._used_bytes[device] += self._problem.group_parameter_bytes[group]
+
+    def _take_away(self, group: int) -> None:
+        self._used_bytes[self._choices[group]] -= self._problem.group_parameter_bytes[group]
+        self._devices[self._problem.groups.ops_of_group[group]] = -1
+        self._choices[group] = -1
 
     def evaluate(self, choices: NDArray[np.int32]) -> float:
         """The least step time in nanoseconds of choices, infinite if none is feasible.
@@ -123,7 +139,7 @@ class _Tree:
 
         ops = self._problem.groups.ops_of_group[group]
         needed = self._used_bytes + self._problem.group_parameter_bytes[group]
-        used = set(self._choices[:group].tolist())
+        used = set(self._choices[self._choices >= 0].tolist())
         fresh: set[int] = set()  # classes of which an unused device was tried
         for device in np.flatnonzero(self._problem.allowed[group]).tolist():
             if device not in used:

@@ -14,7 +14,7 @@ from placer.errors import InfeasibleError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Problem
 from placer.search.exact import interchangeable_devices, search
-from tests.heuristics.builders import chain, gpus, op
+from tests.heuristics.builders import chain, gpus, op, problem_of
 from tests.search.tiny import problems
 from tests.toys import all_choices, make_toy
 
@@ -32,6 +32,20 @@ def test_exact_search_equals_enumeration(problem: Problem, start: bool) -> None:
     found = search(problem, evaluations=10_000, seed=0, start=origin)
     assert found.step_time_seconds == result.step_time_seconds.min()
     assert problem.evaluate(found.choices[None]).step_time_seconds[0] == found.step_time_seconds
+
+
+def test_op_groups_without_a_choice_are_no_depth() -> None:
+    """Thousands of them, which may go to the CPU only, around two that may go to a GPU, too."""
+    free = [700, 2100]
+    ops = [
+        op(f"op{i}", f"op{i - 1}" if i else "", device_kinds=None if i in free else ("cpu",))
+        for i in range(3000)
+    ]
+    problem = problem_of(ops, gpus(1, cpu=True))
+    choices = np.zeros((4, 3000), np.int32)
+    choices[:, free] = all_choices(make_toy(2, 2))
+    best = problem.evaluate(choices).step_time_seconds.min()
+    assert search(problem, evaluations=10, seed=0).step_time_seconds == best
 
 
 @pytest.mark.parametrize("seed", range(3))
