@@ -238,16 +238,16 @@ class Pretrainer:
                     f"{path}: made with {key} {policy.card.get(key)!r}; asked for {own[key]!r}"
                 )
         try:
-            self.step_count = int(policy.card["steps_taken"])
-            self.evaluations = int(policy.card["evaluations"])
+            step_count = int(policy.card["steps_taken"])
+            evaluations = int(policy.card["evaluations"])
             state = (
                 LearnerState.fresh(policy.weights)
-                if self.done
+                if step_count == self.num_steps
                 else LearnerState.from_arrays(arrays)
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: not a whole checkpoint ({error!r})") from None
-        self.state = state
+        self.step_count, self.evaluations, self.state = step_count, evaluations, state
 
     def _task(self) -> _Task:
         """The problem of the next step."""

@@ -100,6 +100,11 @@ class Plan:
         """Every workload on every cluster in every order."""
         return list(itertools.starmap(Cell, self._product()))
 
+    @property
+    def of_seeds(self) -> str:
+        """What a figure is of."""
+        return "one seed" if self.seeds == 1 else f"medians of {self.seeds} seeds"
+
     def _product(self) -> Iterable[tuple[str, str, Order]]:
         return itertools.product(self.workloads, self.clusters, self.orders)
 
@@ -151,8 +156,8 @@ def annealing(plan: Plan, results: Results) -> Report:
             criteria += _against_annealing(subject.name, plan, ratios)
         tables.append(
             Table(
-                f"Step time of {subject.name} over that of annealing, medians of {plan.seeds} "
-                "seeds, by evaluations",
+                f"Step time of {subject.name} over that of annealing, {plan.of_seeds}, "
+                "by evaluations",
                 (*_columns(plan), ">geometric mean"),
                 [
                     *(
@@ -254,7 +259,7 @@ def transfer(plan: Plan, results: Results) -> Report:
         ],
         [
             Table(
-                f"Step times in ms, medians of {plan.seeds} seeds: of modern from scratch with "
+                f"Step times in ms, {plan.of_seeds}: of modern from scratch with "
                 f"{scratch:,} evaluations, of the bundled policy zero-shot with {_SAMPLES}, and "
                 f"trained on with {tuned:,}; ratios are to modern",
                 (
@@ -313,8 +318,7 @@ def colocrl(plan: Plan, results: Results) -> Report:
         ],
         [
             Table(
-                f"Evaluations until as fast as colocrl at the end of its budget, medians of "
-                f"{plan.seeds} seeds",
+                f"Evaluations until as fast as colocrl at the end of its budget, {plan.of_seeds}",
                 (
                     *("workload", "cluster", "order", ">budget of colocrl", ">its step time (ms)"),
                     *(">found after", ">best heuristic (ms)"),
@@ -396,7 +400,7 @@ def ablations(plan: Plan, results: Results) -> Report:
         tables.append(
             Table(
                 f"Step time over that of modern with the same seed, {budget:,} evaluations, "
-                f"medians of {plan.seeds} seeds",
+                f"{plan.of_seeds}",
                 ("changed", "setting", *(f">{cell}" for cell in plan.cells), ">all", ">interval"),
                 rows,
             )
