@@ -128,18 +128,18 @@ class Scratch(NamedTuple):
     start_ns: Floats  # [num_ops]
     finish_ns: Floats  # [num_ops]
     event_ns: Floats  # [num_ops + num_edges] heap
-    event_id: Ints  # [num_ops + num_edges] heap
-    queue: Ints  # [num_ops] ready ops, a segment per device; ranks in a heap for priority
+    event_id: Indices  # [num_ops + num_edges] heap
+    queue: Indices  # [num_ops] ready ops, a segment per device; ranks in a heap for priority
     queue_head: Ints  # [num_devices]
     queue_tail: Ints  # [num_devices]
     idle_slots: Ints  # [num_devices]
-    newly_ready: Ints  # [num_ops] ops that got their last input at this instant
+    newly_ready: Indices  # [num_ops] ops that got their last input at this instant
     starting: Ints  # [num_edges] transfers that start at this instant
-    touched: Ints  # [num_devices] devices with something new at this instant
+    touched: Indices  # [num_devices] devices with something new at this instant
     is_touched: Bools  # [num_devices]
-    transfer_op: Ints  # [num_edges] producer
+    transfer_op: Indices  # [num_edges] producer
     transfer_slot: Ints  # [num_edges]
-    transfer_target: Ints  # [num_edges]
+    transfer_target: Indices  # [num_edges]
     transfer_start_ns: Floats  # [num_edges]
     transfer_finish_ns: Floats  # [num_edges]
     transfer_first: Ints  # [num_edges] first edge that it serves
@@ -147,7 +147,7 @@ class Scratch(NamedTuple):
     transfer_next: Ints  # [num_edges] the one behind it on its channel
     channel_last: Ints  # [num_channels] last transfer on the channel, or -1 if it is idle
     edge_next: Ints  # [num_edges] next edge of the same transfer, or -1
-    edge_buffer: Ints  # [num_edges] where its consumer finds the tensor
+    edge_buffer: Indices  # [num_edges] where its consumer finds the tensor
     latest_transfer: Ints  # [max_slots * num_devices] of each slot of an op to each device
     users: Ints  # [num_tensors + num_edges] who still needs each buffer
     memory: Floats  # [num_devices] bytes in use
@@ -175,7 +175,7 @@ def new_start_order_scratch(tables: Tables, num_channels: int) -> StartOrderScra
     return StartOrderScratch(
         waiting=_keys(num_ops),
         ready_ns=_keys(num_ops),
-        queue=np.zeros(num_ops - num_ranked, np.uint32),
+        queue=_indices(num_ops - num_ranked),
         queue_head=np.zeros(num_devices, np.uint64),
         queue_tail=np.zeros(num_devices, np.uint64),
         ready_ranks=np.zeros((num_devices, num_words(num_ranked)), np.uint64),
@@ -213,18 +213,18 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
         start_ns=np.zeros(num_ops),
         finish_ns=np.zeros(num_ops),
         event_ns=np.zeros(num_ops + num_edges),
-        event_id=_ints(num_ops + num_edges),
-        queue=_ints(num_ops),
+        event_id=_indices(num_ops + num_edges),
+        queue=_indices(num_ops),
         queue_head=_ints(num_devices),
         queue_tail=_ints(num_devices),
-        newly_ready=_ints(num_ops),
+        newly_ready=_indices(num_ops),
         idle_slots=_ints(num_devices),
         starting=_ints(num_edges),
-        touched=_ints(num_devices),
+        touched=_indices(num_devices),
         is_touched=np.zeros(num_devices, bool),
-        transfer_op=_ints(num_edges),
+        transfer_op=_indices(num_edges),
         transfer_slot=_ints(num_edges),
-        transfer_target=_ints(num_edges),
+        transfer_target=_indices(num_edges),
         transfer_start_ns=np.zeros(num_edges),
         transfer_finish_ns=np.zeros(num_edges),
         transfer_first=_ints(num_edges),
@@ -232,7 +232,7 @@ def new_scratch(tables: Tables, num_channels: int) -> Scratch:
         transfer_next=_ints(num_edges),
         channel_last=_ints(num_channels),
         edge_next=_ints(num_edges),
-        edge_buffer=_ints(num_edges),
+        edge_buffer=_indices(num_edges),
         latest_transfer=_ints(max_slots(tables) * num_devices),
         users=_ints(len(tables.tensor_bytes) + num_edges),
         memory=np.zeros(num_devices),
@@ -268,6 +268,10 @@ def max_slots(tables: Tables) -> int:
 
 def _ints(size: int) -> Ints:
     return np.zeros(size, np.int32)
+
+
+def _indices(size: int) -> Indices:
+    return np.zeros(size, np.uint32)
 
 
 def _keys(size: int) -> Keys:

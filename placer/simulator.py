@@ -89,7 +89,7 @@ class Simulator:
         self.num_threads = num_threads
         self._tables = build_tables(graph, cluster, order, self.priorities)
         self._addresses = addresses_of(self._tables)
-        self._idle_scratches: list[Scratch] = []
+        self._idle_scratches: list[tuple[Scratch, Addresses]] = []
         self._idle_start_order_scratches: list[tuple[StartOrderScratch, Addresses]] = []
         self._idle_move_tables: list[MoveTables] = []
         # where both engines apply, they agree to the bit
@@ -186,9 +186,9 @@ class Simulator:
 
         devices = self._check_one(placement)
         results = Results.empty(1, self.cluster.num_devices)
-        scratch = self._take_scratch()
+        scratch, scratch_at = held = self._take_scratch()
         completion_order.simulate_rows(
-            self._tables, scratch, devices[None], np.zeros(1, np.int32), results
+            self._addresses, scratch_at, devices[None], np.zeros(1, np.int32), addresses_of(results)
         )
         feasible = bool(results.status[0] == FEASIBLE)
         names = self.cluster.device_names
@@ -221,7 +221,7 @@ class Simulator:
                 if op >= 0
             },
         )
-        self._idle_scratches.append(scratch)
+        self._idle_scratches.append(held)
         return schedule
 
     def _scheduled_transfers(
@@ -312,15 +312,16 @@ class Simulator:
         """Simulates some rows, memory included."""
         from placer._kernels import completion_order
 
-        scratch = self._take_scratch()
-        completion_order.simulate_rows(self._tables, scratch, rows, which, results)
-        self._idle_scratches.append(scratch)
+        held = self._take_scratch()
+        completion_order.simulate_rows(self._addresses, held[1], rows, which, addresses_of(results))
+        self._idle_scratches.append(held)
 
-    def _take_scratch(self) -> Scratch:
+    def _take_scratch(self) -> tuple[Scratch, Addresses]:
         try:
             return self._idle_scratches.pop()
         except IndexError:
-            return new_scratch(self._tables, len(self.cluster.channel_names))
+            scratch = new_scratch(self._tables, len(self.cluster.channel_names))
+            return scratch, addresses_of(scratch)
 
     def _reason(self, devices: NDArray[np.int32], results: Results, row: int) -> str:
         """Why the placement in a row of the results is infeasible."""

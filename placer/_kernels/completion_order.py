@@ -15,30 +15,47 @@ from __future__ import annotations
 
 import numpy as np
 
-from placer._kernels.graphs import find_broken_constraint
+from placer._kernels.addresses import finder
+from placer._kernels.graphs import find_broken_constraint, find_tables
 from placer._kernels.heaps import pop_event, pop_least, push_event, push_least
-from placer._kernels.jit import helper, jit
-from placer._tables import FEASIBLE, TOO_MUCH_MEMORY, Ints, Results, Scratch, Tables
+from placer._kernels.jit import greater, helper, jit, whole
+from placer._tables import (
+    FEASIBLE,
+    TOO_MUCH_MEMORY,
+    Addresses,
+    Ints,
+    Results,
+    Scratch,
+    Tables,
+    new_scratch,
+    smallest_tables,
+)
+
+find_scratch = finder(new_scratch(smallest_tables(), 1))
+find_results = finder(Results.empty(1, 1))
 
 
 @helper
 def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
     """Brings everything to the instant before the start."""
-    num_ops, num_devices = t.allowed.shape
-    s.channel_last.fill(-1)
-    s.latest_transfer.fill(-1)
-    s.is_touched.fill(False)
-    s.memory.fill(0.0)
-    s.queue_tail.fill(0)
-    s.first_overflow.fill(-1)
-    for op in range(num_ops):
+    num_devices = len(t.speed_of)
+    for channel in range(len(s.channel_last)):
+        s.channel_last[channel] = -1
+    for latest in range(len(s.latest_transfer)):
+        s.latest_transfer[latest] = -1
+    for device in range(num_devices):
+        s.is_touched[device] = False
+        s.memory[device] = 0.0
+        s.queue_tail[device] = 0
+        s.first_overflow[device] = -1
+    for op in range(len(t.num_inputs)):
         device = placement[op]
         s.missing[op] = t.num_inputs[op]
         s.memory[device] += t.parameter_bytes[op]
         if s.memory[device] > t.memory_bytes[device] and s.first_overflow[device] < 0:
             s.first_overflow[device] = op
         s.queue_tail[device] += 1
-    first = 0
+    first = whole(0)
     for device in range(num_devices):
         num_here = s.queue_tail[device]
         s.queue_head[device] = first
@@ -52,41 +69,34 @@ def _reset(t: Tables, s: Scratch, placement: Ints) -> None:
 def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
     """Runs one placement ``[num_ops]``; the schedule is in the scratch afterwards.
 
-    One function on local names: passing this many arrays on costs more than the work itself.
-
     Returns:
         The step time in nanoseconds.
     """
     _reset(t, s, placement)
-    # of these, no entry is negative, and code that knows need not look
-    edge_offsets, edge_consumer = t.edge_offsets, t.edge_consumer
+    edge_offsets, edge_consumer, edge_slot = t.edge_offsets, t.edge_consumer, t.edge_slot
     input_offsets, input_edges = t.input_offsets, t.input_edges
-    transfer_op, transfer_target = s.transfer_op.view(np.uint32), s.transfer_target.view(np.uint32)
-    event_id, queue = s.event_id.view(np.uint32), s.queue.view(np.uint32)
-    edge_buffer = s.edge_buffer.view(np.uint32)
-    op_of_rank, rank_of_op = t.op_of_rank, t.rank_of_op
-
-    edge_slot, num_inputs = t.edge_slot.view(np.int32), t.num_inputs
-    output_offsets, tensor_bytes = t.output_offsets.view(np.int32), t.tensor_bytes
+    op_of_rank, rank_of_op, num_inputs = t.op_of_rank, t.rank_of_op, t.num_inputs
+    output_offsets, tensor_bytes = t.output_offsets, t.tensor_bytes
     temporary_bytes, start_bytes, duration_ns = t.temporary_bytes, t.start_bytes, t.duration_ns
-    speed_of = t.speed_of
+    speed_of, memory_bytes = t.speed_of, t.memory_bytes
     bandwidth, latency_seconds, channel_ids = t.bandwidth, t.latency_seconds, t.channel_ids
+    transfer_op, transfer_target = s.transfer_op, s.transfer_target
+    transfer_slot, edge_buffer = s.transfer_slot, s.edge_buffer
     missing, start_ns, finish_ns, newly_ready = s.missing, s.start_ns, s.finish_ns, s.newly_ready
-    event_ns, queue_head, queue_tail = s.event_ns, s.queue_head, s.queue_tail
+    event_ns, event_id = s.event_ns, s.event_id
+    queue, queue_head, queue_tail = s.queue, s.queue_head, s.queue_tail
     idle_slots, touched, is_touched = s.idle_slots, s.touched, s.is_touched
-    transfer_slot = s.transfer_slot
     transfer_start_ns, transfer_finish_ns = s.transfer_start_ns, s.transfer_finish_ns
     transfer_first, transfer_last = s.transfer_first, s.transfer_last
     transfer_next, channel_last, starting = s.transfer_next, s.channel_last, s.starting
-    edge_next, users = s.edge_next, s.users
-    latest_transfer, memory, peak = s.latest_transfer, s.memory, s.peak
-    memory_bytes, first_overflow = t.memory_bytes, s.first_overflow
-    num_ops, num_devices = t.allowed.shape
-    num_tensors = len(tensor_bytes)
+    edge_next, users, latest_transfer = s.edge_next, s.users, s.latest_transfer
+    memory, peak, first_overflow = s.memory, s.peak, s.first_overflow
+    num_ops, num_devices, num_tensors = len(num_inputs), len(speed_of), len(tensor_bytes)
     is_fifo = len(op_of_rank) == 0
+    zero = whole(0)  # callees would be compiled once more for a literal
 
     now = 0.0
-    num_events = num_transfers = num_starting = num_touched = num_newly_ready = 0
+    num_events = num_transfers = num_starting = num_touched = num_newly_ready = zero
     for first_op in range(num_ops):
         if num_inputs[first_op] == 0:
             newly_ready[num_newly_ready] = first_op
@@ -102,10 +112,10 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
             tensor = output_offsets[op] + transfer_slot[transfer]
             num_bytes = tensor_bytes[tensor] if tensor < output_offsets[op + 1] else 0.0
             seconds = latency_seconds[source, target] + num_bytes / bandwidth[source, target]
-            finish = now + max(1.0, np.rint(seconds * 1e9))
+            finish = now + greater(1.0, np.rint(seconds * 1e9))
             transfer_start_ns[transfer] = now
             transfer_finish_ns[transfer] = finish
-            push_event(event_ns, event_id, 0, num_events, finish, num_ops + transfer)
+            push_event(event_ns, event_id, zero, num_events, finish, num_ops + transfer)
             num_events += 1
             memory[target] += num_bytes
             if memory[target] > memory_bytes[target] and first_overflow[target] < 0:
@@ -120,16 +130,16 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
         needs_sort = is_fifo and not is_sorted
         if needs_sort:  # a heap, as a sort of numpy's takes seconds to compile
             for i in range(num_newly_ready):
-                push_least(newly_ready, 0, i, newly_ready[i])
+                push_least(newly_ready, zero, i, newly_ready[i])
         for i in range(num_newly_ready):
             op = newly_ready[i]
             if needs_sort:
-                op = pop_least(newly_ready, 0, num_newly_ready - i)
+                op = pop_least(newly_ready, zero, num_newly_ready - i)
             device = placement[op]
             if is_fifo:
                 queue[queue_tail[device]] = op
             else:
-                head = queue_head[device]
+                head = whole(queue_head[device])
                 push_least(queue, head, queue_tail[device] - head, rank_of_op[op])
             queue_tail[device] += 1
             if not is_touched[device]:
@@ -144,7 +154,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
             device = touched[i]
             is_touched[device] = False
             while idle_slots[device] > 0 and queue_head[device] < queue_tail[device]:
-                head = queue_head[device]
+                head = whole(queue_head[device])
                 if is_fifo:
                     op = queue[head]
                     queue_head[device] = head + 1
@@ -154,13 +164,13 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                 finish = now + duration_ns[op, speed_of[device]]
                 start_ns[op] = now
                 finish_ns[op] = finish
-                push_event(event_ns, event_id, 0, num_events, finish, op)
+                push_event(event_ns, event_id, zero, num_events, finish, whole(op))
                 num_events += 1
                 idle_slots[device] -= 1
                 memory[device] += start_bytes[op]
                 if memory[device] > memory_bytes[device] and first_overflow[device] < 0:
                     first_overflow[device] = op
-            peak[device] = max(peak[device], memory[device])
+            peak[device] = greater(peak[device], memory[device])
         num_touched = 0
 
         # completions of the next instant
@@ -169,7 +179,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
             return now
         now = event_ns[0]
         while num_events > 0 and event_ns[0] == now:
-            event = pop_event(event_ns, event_id, 0, num_events)
+            event = pop_event(event_ns, event_id, zero, num_events)
             num_events -= 1
             if event >= num_ops:
                 transfer = event - num_ops
@@ -218,7 +228,7 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
                         tensor = output_offsets[transfer_op[transfer]] + transfer_slot[transfer]
                     memory[device] -= tensor_bytes[tensor]
             # what it made goes to its consumers
-            first_tensor, end_tensor = output_offsets[op], output_offsets[op + 1]
+            first_tensor, end_tensor = whole(output_offsets[op]), whole(output_offsets[op + 1])
             for tensor in range(first_tensor, end_tensor):
                 users[tensor] = 0
             transfers_before = num_transfers
@@ -272,21 +282,25 @@ def simulate(t: Tables, s: Scratch, placement: Ints) -> float:
 
 
 @jit
-def simulate_rows(t: Tables, s: Scratch, placements: Ints, rows: Ints, results: Results) -> None:
+def simulate_rows(
+    tables: Addresses, scratch: Addresses, placements: Ints, rows: Ints, results: Addresses
+) -> None:
     """Runs rows of placements ``[batch, num_ops]``; the last one's schedule is in the scratch.
 
     Args:
-        t: The tables.
-        s: Working memory.
+        tables: Addresses of the ``Tables``.
+        scratch: Addresses of working memory, a ``Scratch``.
         placements: Device of each op, ``[batch, num_ops]``.
         rows: Which to run.
-        results: Gets their results.
+        results: Addresses of the ``Results``, which get theirs.
     """
+    t, s, found = find_tables(tables), find_scratch(scratch), find_results(results)
     for row in rows:
-        results.status[row], results.op_at_fault[row] = find_broken_constraint(t, placements[row])
-        results.step_ns[row] = simulate(t, s, placements[row])
+        status, found.op_at_fault[row] = find_broken_constraint(t, placements[row])
+        found.step_ns[row] = simulate(t, s, placements[row])
         for device in range(len(s.peak)):
-            results.peaks[row, device] = s.peak[device]
-            results.first_overflow[row, device] = s.first_overflow[device]
-            if results.status[row] == FEASIBLE and s.first_overflow[device] >= 0:
-                results.status[row] = TOO_MUCH_MEMORY
+            found.peaks[row, device] = s.peak[device]
+            found.first_overflow[row, device] = s.first_overflow[device]
+            if status == FEASIBLE and s.first_overflow[device] >= 0:
+                status = TOO_MUCH_MEMORY
+        found.status[row] = status
