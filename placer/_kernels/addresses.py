@@ -132,6 +132,8 @@ def _get_field(context: Any, builder: Any, found_type: _FoundTuple, words: Any, 
 
 @infer_global(operator.getitem)
 class _GetItem(AbstractTemplate):  # type: ignore[misc]
+    metadata = {"target": "cpu"}  # noqa: RUF012  # so tried first: numba's own are for any target
+
     def generic(self, args: Sequence[Any], kws: object) -> Any:
         array, index = args
         if isinstance(array, _FoundArray):

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler import Compiler
+
+from placer._kernels.passes import HelperCompiler, KernelCompiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
@@ -41,30 +44,45 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
 
 
-def jit(function: F, **options: Any) -> F:
+def jit(function: F) -> F:
     """numba.njit that caches where it can and works where it cannot."""
-    # nothing is divided by zero, and looking would take time; so would counting references, which
-    # numba does whenever an array gets another name, in the innermost loops too
-    options = {"nogil": True, "error_model": "numpy", "_nrt": False} | options
-    compiled = numba.njit(**options)(function)
-    with contextlib.suppress(RuntimeError):  # numba found no directory that it may write to
-        compiled._cache = _Cache(function)
-    return compiled  # type: ignore[no-any-return]
+    return _cached(_compiled(function))
 
 
 def allocating(function: F) -> F:
     """A function that makes arrays, and so must count references to them."""
-    return jit(function, _nrt=True)
+    return _cached(_compiled(function, _nrt=True, pipeline_class=Compiler))
 
 
 def helper(function: F) -> F:
-    """A function that only compiled code calls: half of the compile time would be for Python."""
-    return jit(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """A function that only compiled code calls; it is compiled into wherever it is called."""
+    return _compiled(function, forceinline=True, **_NOT_FOR_PYTHON)
 
 
 def subroutine(function: F) -> F:
-    """A helper that is called seldom: it is compiled once, not wherever it is called."""
-    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """A helper that is called seldom: its code is there once, not wherever it is called."""
+    return _compiled(function, **_NOT_FOR_PYTHON)
+
+
+# half of the compile time would be for Python; nor is it cached but with what it is compiled into
+_NOT_FOR_PYTHON = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": HelperCompiler,
+}
+
+
+def _compiled(function: F, **options: Any) -> F:
+    # nothing is divided by zero, and looking would take time; so would counting references, which
+    # numba does whenever an array gets another name, in the innermost loops too
+    usual = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": KernelCompiler}
+    return numba.njit(**(usual | options))(function)  # type: ignore[no-any-return]
+
+
+def _cached(function: F) -> F:
+    with contextlib.suppress(RuntimeError):  # numba found no directory that it may write to
+        function._cache = _Cache(function.py_func)  # type: ignore[attr-defined]
+    return function
 
 
 @helper
