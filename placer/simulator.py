@@ -5,6 +5,7 @@ The semantics are in ``docs/simulator.md``; the compiled engines are in ``placer
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -137,10 +138,17 @@ class Simulator:
 
         num_threads = min(self.num_threads, batch, 1 + rows.size // _OPS_WORTH_A_THREAD)
         if num_threads > 1:
-            # several chunks a thread, as placements differ in how long they take
-            bounds = np.linspace(0, batch, min(4 * num_threads, batch) + 1).astype(int).tolist()
-            with ThreadPoolExecutor(num_threads) as pool:
-                list(pool.map(simulate, bounds[:-1], bounds[1:]))
+            chunks = iter(_chunks(batch, num_threads))
+
+            def simulate_chunks() -> None:
+                for first, end in chunks:
+                    simulate(first, end)
+
+            with ThreadPoolExecutor(num_threads - 1) as pool:
+                others = [pool.submit(simulate_chunks) for _ in range(num_threads - 1)]
+                simulate_chunks()  # this thread is one of them
+                for other in others:
+                    other.result()
         else:
             simulate(0, batch)
 
@@ -364,6 +372,18 @@ def _rebuild(
     num_threads: int,
 ) -> Simulator:
     return Simulator(graph, cluster, order=order, priorities=priorities, num_threads=num_threads)
+
+
+def _chunks(batch: int, num_threads: int) -> list[tuple[int, int]]:
+    """Where chunks of a batch begin and end: ever smaller ones, so that all threads end together.
+
+    Placements differ in how long they take, and threads in when they begin.
+    """
+    bounds = [0]
+    while bounds[-1] < batch:
+        rest = batch - bounds[-1]
+        bounds.append(bounds[-1] + max(1, rest // (2 * num_threads)))
+    return list(itertools.pairwise(bounds))
 
 
 def _writable(array: NDArray[np.int32]) -> NDArray[np.int32]:
