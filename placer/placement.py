@@ -267,7 +267,8 @@ def check_placements(placements: ArrayLike, graph: OpGraph, cluster: Cluster) ->
         )
     if array.dtype.kind not in "iu":
         raise PlacementError(f"placement has dtype {array.dtype}; expected integers")
-    if array.size and not (array.min() >= 0 and array.max() < cluster.num_devices):
+    # in one pass: as unsigned numbers, negative ones are the greatest
+    if array.size and array.view(array.dtype.str.replace("i", "u")).max() >= cluster.num_devices:
         bad = (array < 0) | (array >= cluster.num_devices)
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise PlacementError(
