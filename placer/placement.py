@@ -268,7 +268,8 @@ def check_placements(placements: ArrayLike, graph: OpGraph, cluster: Cluster) ->
     if array.dtype.kind not in "iu":
         raise PlacementError(f"placement has dtype {array.dtype}; expected integers")
     # in one pass: as unsigned numbers, negative ones are the greatest
-    if array.size and array.view(array.dtype.str.replace("i", "u")).max() >= cluster.num_devices:
+    end = min(cluster.num_devices, int(np.iinfo(array.dtype).max) + 1)
+    if array.size and array.view(array.dtype.str.replace("i", "u")).max() >= end:
         bad = (array < 0) | (array >= cluster.num_devices)
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise PlacementError(

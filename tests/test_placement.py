@@ -113,6 +113,19 @@ def test_bad_arrays_are_refused(placements: list[object], message: str) -> None:
         check_placements(np.array(placements), GRAPH, CLUSTER)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, ">i4", np.uint64])
+def test_range_is_that_of_the_cluster_in_any_type(dtype: str) -> None:
+    """With 200 devices, too: -1 in 8 bits is not taken for device 255, nor -100 for 156."""
+    devices = tuple(Device(f"gpu:{i}", "gpu", memory_bytes=1) for i in range(200))
+    many = Cluster("many", devices, (Link(tuple(d.name for d in devices), 1.0),))
+    most = min(199, np.iinfo(dtype).max)
+    assert check_placements(np.array([0, most], dtype), GRAPH, many).tolist() == [0, most]
+    bad = [-1, -100] if np.dtype(dtype).kind == "i" else [200, 255]
+    for device in bad:
+        with pytest.raises(PlacementError, match=f"op 'b'.* is {device}; expected .* 0 to 199"):
+            check_placements(np.array([0, device], dtype), GRAPH, many)
+
+
 def test_priorities_need_their_order() -> None:
     """Priorities with the fifo order would be ignored, so they are refused."""
     with pytest.raises(PlacementError, match="the order is 'fifo'"):
