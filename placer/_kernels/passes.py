@@ -1,8 +1,7 @@
 """How numba compiles a kernel: by its own passes, without those that kernels have no use for.
 
-Most of the time it takes to compile goes to numba's passes, which are written in Python, and to
-what it does between them. There are passes for closures, ``with`` blocks, generators, array
-expressions and more that no kernel has.
+Most of the time it takes to compile goes to numba's passes, which are written in Python. There are
+passes for closures, ``with`` blocks, generators, array expressions and more that no kernel has.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class KernelCompiler(CompilerBase):  # type: ignore[misc]
 
     def define_pipelines(self) -> list[PassManager]:
         """The passes in order, as the one way to compile."""
-        passes = _Passes("kernel")
+        passes = PassManager("kernel")
         for each in (
             TranslateByteCode,
             FixupArgs,
@@ -54,16 +53,6 @@ class KernelCompiler(CompilerBase):  # type: ignore[misc]
             passes.add_pass(each, each.__name__)
         passes.finalize()
         return [passes]
-
-
-class _Passes(PassManager):  # type: ignore[misc]
-    """Passes that follow each other directly.
-
-    Between two passes numba would work out which variables live where. ``IRLegalization`` does
-    that, too, and none of the passes before it asks.
-    """
-
-    _ENFORCING = False
 
 
 class _Part(JITCodeLibrary):  # type: ignore[misc]
