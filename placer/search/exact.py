@@ -128,9 +128,11 @@ class _Tree:
         Raises:
             UsageError: The budget does not suffice.
         """
-        if self._ledger.left < len(choices):
+        enough = self._ledger.left >= len(choices)
+        costs = self._ledger.evaluate(choices) if enough else np.zeros(0)
+        if len(costs) < len(choices):  # it may have got late just now
             self._refuse(f"{self._ledger.count:,} evaluations")
-        least = float(self._ledger.evaluate(choices).min(initial=np.inf))
+        least = float(costs.min(initial=np.inf))
         return round(least * 1e9) if least < INFEASIBLE_COST else np.inf
 
     def _parts(self, group: int) -> Iterable[tuple[float, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from placer.cluster import Cluster, Device, Link
 from placer.errors import InfeasibleError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Problem
+from placer.search import _ledger
 from placer.search.exact import interchangeable_devices, search
 from tests.heuristics.builders import chain, gpus, op, problem_of
 from tests.search.tiny import problems
@@ -120,6 +123,24 @@ def test_no_part_is_looked_at_after_the_time() -> None:
     """Parts of placements take time too, even where none is evaluated."""
     with pytest.raises(UsageError, match="no proof after 0 parts of placements, when its time"):
         search(make_toy(8, 3), evaluations=10_000, seconds=1e-9, seed=0)
+
+
+def test_whenever_time_is_up_there_is_a_proof_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it gets late just before the last placements are evaluated."""
+    problem = make_toy(2, 2)
+    best = problem.evaluate(all_choices(problem)).step_time_seconds.min()
+    refused = 0
+    for seconds in range(1, 20):
+        ticks = itertools.count()  # each look at the clock takes a second
+        clock = SimpleNamespace(perf_counter=lambda ticks=ticks: float(next(ticks)))
+        monkeypatch.setattr(_ledger, "time", clock)
+        try:
+            found = search(problem, evaluations=100, seconds=seconds, seed=0)
+        except UsageError:
+            refused += 1
+        else:
+            assert found.step_time_seconds == best
+    assert 0 < refused < 19
 
 
 def test_only_simulated_step_times_have_bounds() -> None:
