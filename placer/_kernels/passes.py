@@ -2,6 +2,9 @@
 
 Most of the time it takes to compile goes to numba's passes, which are written in Python. There are
 passes for closures, ``with`` blocks, generators, array expressions and more that no kernel has.
+
+A helper that prints, as to debug it, hangs: what Python objects it needs is not known where it is
+linked into. Print from a kernel.
 """
 
 from __future__ import annotations
