@@ -31,6 +31,8 @@ from numba.np.arrayobj import get_itemsize, populate_array
 
 types: Any = numba_types  # of which numba's stubs know few
 
+_LINE_BYTES = 64  # of the processor's cache
+
 
 def finder(example: Any) -> Any:
     """What gives compiled code a named tuple by :func:`placer._tables.addresses_of`.
@@ -56,6 +58,24 @@ def finder(example: Any) -> Any:
         return found_type(addresses), generate
 
     return find
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Asks the processor to bring an element of an array near, and does not wait for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        element = _find_element(context, builder, signature, arguments)
+        pointer, word, llvm = cgutils.voidptr_t, cgutils.int32_t, cgutils.ir
+        kind = llvm.FunctionType(llvm.VoidType(), [pointer, word, word, word])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        how = word(0), word(3), word(1)  # to read, into all levels of the cache, as data
+        for first in range(0, get_itemsize(context, array.array_type), _LINE_BYTES):
+            line = cgutils.pointer_add(builder, element, first, pointer)
+            builder.call(fetch, [line, *how])
+        return context.get_dummy_value()
+
+    return types.none(array, _wide(index)), generate
 
 
 class _FoundTuple(types.Type):  # type: ignore[misc]

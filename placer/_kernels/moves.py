@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from placer._kernels.base import commit
+from placer._kernels.addresses import prefetch
+from placer._kernels.base import commit, find_tables
 from placer._kernels.jit import helper, jit, whole
 from placer._kernels.trials import UNKNOWN, try_move
 from placer._move_tables import Indices, PlacedGroups, Records, device_of
@@ -35,9 +36,15 @@ def try_moves(
     Returns:
         How many ops were started.
     """
+    m = find_tables(addresses)
+    num_moves = len(devices)
     num_starts = 0
-    for i in range(len(devices)):
+    for i in range(num_moves):
         moving = ops[offsets[i] : offsets[i + 1]]
+        if i + 1 < num_moves:
+            op = ops[offsets[i + 1]]  # the next move begins with it
+            prefetch(m.ops, op)
+            prefetch(m.needs, op)
         results[i], starts = try_move(addresses, moving, whole(devices[i]), step_ns, most_starts)
         num_starts += starts
     return num_starts

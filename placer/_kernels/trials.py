@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from placer._kernels.addresses import prefetch
 from placer._kernels.base import (
     CUTS,
     STARTED,
@@ -525,6 +526,8 @@ def try_move(
             at = m.devices[here]
             op = at.candidate
             node = m.ops[op]
+            prefetch(m.edges, node.first_edge)
+            prefetch(m.duration_ns, (op, at.speed))
             is_moved = node.moved == trial
 
             # converged only if the next op is the one that the base starts next
@@ -537,7 +540,7 @@ def try_move(
                 and last_moved < base_now
             )
             if may_converge:
-                next_check = num_starts + 1 + (num_starts - first_check) // 16
+                next_check = num_starts + 1 + (num_starts - first_check) // 8
                 for other in range(num_devices):
                     expected = m.devices[other].expected
                     if expected != NONE:
@@ -614,6 +617,10 @@ def try_move(
             free = now + m.duration_ns[op, at.speed]
             at.free_ns = free
             first_tensor, end_tensor = node.first_tensor, node.end_tensor
+            # all at once, as what follows branches too often for the processor to look ahead
+            for i in range(node.first_edge, node.end_edge):
+                prefetch(m.ops, m.edges[i].consumer)
+                prefetch(m.inputs, m.edges[i].input)
             for i in range(node.first_edge, node.end_edge):
                 edge = m.edges[i]
                 consumer = edge.consumer
