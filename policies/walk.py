@@ -59,6 +59,7 @@ class Walk:
         preference_rate: Of learning preferences.
 
     Attributes:
+        neighbours: Moves of single op groups.
         choices: Where the walk is, ``[num_groups]``; None before it begins.
         reward: What that is worth.
         preferences: For each decision, ``[num_groups, num_devices]``.
@@ -66,7 +67,7 @@ class Walk:
 
     def __init__(self, problem: Problem, part_share: float, preference_rate: float) -> None:
         self._problem, self._part_share, self._rate = problem, part_share, preference_rate
-        neighbours = Neighbours(problem)
+        self.neighbours = neighbours = Neighbours(problem)
         self.can_move = bool(neighbours.movable)
         self._allowed = problem.allowed
         sources, targets, num_bytes = group_edges(problem)
@@ -244,7 +245,6 @@ def search(
     rng = np.random.default_rng(seed)
     here = draw_choices(problem, rng, 1)[0] if start is None else problem.check_start(start)
     walk = Walk(problem, MODERN.part_share, MODERN.preference_rate)
-    neighbours = Neighbours(problem)
     reward = GradedReward.for_problem(problem, SqrtReward.for_problem(problem).failing_reward)
     while ledger.left:
         costs = ledger.evaluate(here[None])  # none where it has just got late
@@ -257,7 +257,7 @@ def search(
             if len(costs):
                 walk.take(moved, _worth(reward, costs), spent, rng.random())
         assert walk.choices is not None  # noqa: S101  (for the type checker)
-        here = neighbours.near(
+        here = walk.neighbours.near(
             rng, walk.choices if ledger.best_choices is None else ledger.best_choices
         )
     return ledger.result()

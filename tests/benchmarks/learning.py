@@ -143,7 +143,7 @@ class Part:
 def annealing(plan: Plan, results: Results) -> Report:
     """The step times of what learns over that of annealing from the same start.
 
-    The walk alone is shown beside them: what they have over it, they owe to a network.
+    The walk alone is shown beside them: what they have over it, they owe to their policies.
     """
     criteria: list[Criterion] = []
     tables = []
