@@ -52,6 +52,7 @@ ZERO_SHOT_EVALUATIONS = 3 * _BATCH
 """Of which a third are list schedules, and a third are placements of parts of the graph."""
 
 _NUM_PARTS = 4, 8
+_DISORDER = 0.5  # of parts by their time, as the deviation of its logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class PretrainedPolicy:
         are to differ from the likeliest in some samples, and many in others. Two batches of three
         are of what no policy needs to learn, which is better for some graphs, and worse for others:
         one is drawn from the policy that pretraining begins with, which samples list schedules, and
-        one sends each part of the graph to a random device. `start` is evaluated after the
+        one balances parts of the graph over some of the devices. `start` is evaluated after the
         likeliest choices.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
@@ -146,11 +147,13 @@ class PretrainedPolicy:
         num_groups, num_devices = inputs.allowed.shape
         rng, network = np.random.default_rng(seed), load_network(NETWORK)
         list_schedules = list_schedule_weights(rng, self.hidden)
+        partitioned: list[NDArray[np.int32]] = []
         for weights in itertools.cycle([self.weights, list_schedules, None]):
             if not ledger.left:
                 break
             if weights is None:
-                ledger.evaluate(_placed_by_parts(problem, rng))
+                partitioned = partitioned or partitions(problem, _NUM_PARTS)
+                ledger.evaluate(_placed_by_parts(problem, partitioned, rng))
                 continue
             noise = rng.gumbel(size=(num_groups, _BATCH, num_devices))
             noise *= (np.arange(_BATCH)[:, None] + (ledger.count > 0)) / _BATCH  # temperatures
@@ -271,19 +274,33 @@ def search(
     )
 
 
-def _placed_by_parts(problem: Problem, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Choices that send each part of a partition by METIS to a device, ``[_BATCH, num_groups]``.
+def _placed_by_parts(
+    problem: Problem, partitioned: list[NDArray[np.int32]], rng: np.random.Generator
+) -> NDArray[np.int32]:
+    """Choices that balance parts of the graph over random devices, ``[_BATCH, num_groups]``.
 
-    The faster a device, the likelier it is; an op group that may not go along goes to its fastest.
+    The parts of a partition go, roughly the longest first, to the device that is done first with
+    them and with what it has (Graham, SIAM J. Appl. Math. 1969); which devices take part is drawn.
+    An op group that may not go along goes to its fastest device.
     """
-    # an op group may take no time; a nanosecond is the least that the simulator knows
-    seconds = np.where(problem.allowed, np.maximum(group_seconds(problem), 1e-9), np.inf)
-    shares = (1 / seconds).sum(axis=0)
-    devices = rng.choice(
-        problem.num_devices, size=(_BATCH, problem.num_groups), p=shares / shares.sum()
-    )
-    parts = np.resize(np.array(partitions(problem, _NUM_PARTS)), devices.shape)
-    return expand(np.hstack([parts, devices]), problem.allowed, fastest_devices(problem))
+    fastest, num_devices = fastest_devices(problem), problem.num_devices
+    seconds = group_seconds(problem)
+    elsewhere = seconds[np.arange(problem.num_groups), fastest][:, None]
+    seconds = np.where(problem.allowed, seconds, elsewhere)
+    rows = []
+    for parts in itertools.islice(itertools.cycle(partitioned), _BATCH):
+        part_seconds = np.zeros((problem.num_groups, num_devices))
+        np.add.at(part_seconds, parts, seconds)
+        loads = np.full(num_devices, np.inf)
+        num_used = int(rng.integers(min(2, num_devices), num_devices + 1))
+        loads[rng.choice(num_devices, num_used, replace=False)] = 0.0
+        devices = np.zeros(problem.num_groups, np.int32)
+        disorder = rng.lognormal(sigma=_DISORDER, size=problem.num_groups)
+        for part in np.argsort(-part_seconds.mean(axis=1) * disorder):
+            devices[part] = (loads + part_seconds[part]).argmin()
+            loads[devices[part]] += part_seconds[part, devices[part]]
+        rows.append(np.concatenate([parts, devices]))
+    return expand(np.array(rows), problem.allowed, fastest)
 
 
 def _after(
