@@ -13,9 +13,10 @@ import pytest
 import placer
 from placer import files
 from policies.config import MODERN, TrainingConfig
-from tests.benchmarks import learning, learning_runs
-from tests.benchmarks.learning import Plan
+from tests.benchmarks import learning, learning_plan, learning_runs
+from tests.benchmarks.learning_plan import Plan
 from tests.benchmarks.learning_runs import Cell, Outcome, Results, Run, Start, Subject
+from tests.benchmarks.measuring import Criterion, Report
 from tests.toys import make_toy
 
 ANNEALING = Subject("annealing")
@@ -267,7 +268,7 @@ def test_ablations_compare_the_same_seeds(tmp_path: Path) -> None:
     report = part.report(plan, made_up(tmp_path, part.runs(plan), step_time))
     (table,) = report.tables
     rows = {row[0]: list(row[1:]) for row in table.rows}
-    assert set(rows) == set(learning.ABLATIONS)
+    assert set(rows) == set(learning_plan.ABLATIONS)
     assert rows["no self-imitation"] == [
         *("`num_elites = 0`", "1.210", "1.000"),
         *("1.100", "1.000 to 1.200"),
@@ -288,12 +289,12 @@ def test_what_is_infeasible_is_slower_than_all_else(tmp_path: Path) -> None:
     assert {criterion.verdict() for criterion in judged} == {"MISS"}
 
 
-@pytest.mark.parametrize("name", learning.ABLATIONS)
+@pytest.mark.parametrize("name", learning_plan.ABLATIONS)
 def test_ablations_change_something(name: str) -> None:
     """Each differs from `modern`, and from all others."""
-    changed = dataclasses.replace(MODERN, **learning.ABLATIONS[name])
+    changed = dataclasses.replace(MODERN, **learning_plan.ABLATIONS[name])
     assert changed != MODERN
-    assert sum(subject.config == changed for subject in learning._VARIANTS) == 1
+    assert sum(subject.config == changed for subject in learning_plan.VARIANTS) == 1
 
 
 def test_less_is_run_on_request(tmp_path: Path, toy: Cell, capsys) -> None:
@@ -330,10 +331,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, words, message, capsys) -
 
 def test_the_page_has_a_place_for_every_part() -> None:
     """Rewriting it replaces the figures and nothing else."""
-    reports = [
-        learning.Report(name, [learning.Criterion("must", "1.0x", True)], [])
-        for name in learning.PARTS
-    ]
+    reports = [Report(name, [Criterion("must", "1.0x", True)], []) for name in learning.PARTS]
     page = learning.rewrite(learning.PAGE.read_text(), reports)
     assert page.count("| must | 1.0x | ok |") == len(reports)
     assert learning.rewrite(page, reports) == page
