@@ -77,15 +77,16 @@ def main() -> None:
         orders=("fifo", "priority"),
     )
     folder = ComparisonFolder(_RUNS)
-    journal = folder.journal()
-    found = list(terminal.tracked(comparison.compare(asked, journal, jobs), asked.num_rows))
-    if journal.failures:
-        task, reason = next(iter(journal.failures.items()))
-        raise SystemExit(
-            f"{len(journal.failures)} runs failed, such as {task.method}: {reason}; run this again"
-        )
-    rows = asked.sort(found)
-    folder.write(asked, rows, journal)
+    with folder.journal() as journal:
+        found = list(terminal.tracked(comparison.compare(asked, journal, jobs), asked.num_rows))
+        if journal.failures:
+            task, reason = next(iter(journal.failures.items()))
+            raise SystemExit(
+                f"{len(journal.failures)} runs failed, such as {task.method}: {reason}; "
+                "run this again"
+            )
+        rows = asked.sort(found)
+        folder.write(asked, rows, journal)
     pictured = Comparison(
         asked.graphs,
         [cluster for cluster in asked.clusters if cluster.name == PICTURED],

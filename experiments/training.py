@@ -21,6 +21,7 @@ from experiments.events import Histograms
 from experiments.measuring import MeasuringConfig
 from experiments.record import Record, count_evaluations
 from experiments.run import HeuristicRow, RunConfig, RunFolder, RunResult
+from placer import files
 from placer.api import Solution, solve
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.heuristics import HeuristicResult
@@ -224,36 +225,37 @@ def train(
         InfeasibleError: No feasible placement was found.
         PlacerError: The folder cannot be written.
     """
-    folder.tidy()
-    record = Record(problem, config, folder, on_progress)
+    with files.sole_writer(folder.path):
+        folder.tidy()
+        record = Record(problem, config, folder, on_progress)
 
-    def evaluated(heuristics: Sequence[HeuristicResult]) -> None:
-        record.start(heuristics)
-        if on_heuristics is not None:
-            on_heuristics(heuristics)
+        def evaluated(heuristics: Sequence[HeuristicResult]) -> None:
+            record.start(heuristics)
+            if on_heuristics is not None:
+                on_heuristics(heuristics)
 
-    def search(problem: Problem, **keywords: Any) -> SearchResult:
-        record.problem = problem  # with the priorities that it is searched with
-        kind = _PolicySearch(record, start) if config.training else _PlainSearch(record)
-        if start is not None:
-            keywords["start"] = _best_choices(start, problem)
-        return kind(problem, **keywords)
+        def search(problem: Problem, **keywords: Any) -> SearchResult:
+            record.problem = problem  # with the priorities that it is searched with
+            kind = _PolicySearch(record, start) if config.training else _PlainSearch(record)
+            if start is not None:
+                keywords["start"] = _best_choices(start, problem)
+            return kind(problem, **keywords)
 
-    search.__name__ = config.strategy  # solve() names by it who found the best
-    try:
-        solution = solve(
-            problem,
-            strategy=search,
-            evaluations=config.evaluations,
-            seed=config.seed,
-            on_heuristics=evaluated,
-        )
-    finally:
-        folder.close()
-    folder.write_placement(solution.placement())
-    result = TrainingResult(solution, _figures(record, solution))
-    folder.write_result(result.figures)
-    return result
+        search.__name__ = config.strategy  # solve() names by it who found the best
+        try:
+            solution = solve(
+                problem,
+                strategy=search,
+                evaluations=config.evaluations,
+                seed=config.seed,
+                on_heuristics=evaluated,
+            )
+        finally:
+            folder.close()
+        folder.write_placement(solution.placement())
+        result = TrainingResult(solution, _figures(record, solution))
+        folder.write_result(result.figures)
+        return result
 
 
 def _best_choices(run: RunFolder, problem: Problem) -> NDArray[np.int32]:

@@ -8,13 +8,13 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from placer.errors import FormatError, PlacerError
+from placer.errors import FormatError, PlacerError, UsageError
 
 T = TypeVar("T")
 
@@ -79,6 +79,49 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Makes a folder, and keeps it to this process while the block runs.
+
+    If nothing was written there in the end, it is gone again. The system gives it up when the
+    process ends, however it does. Where the system cannot lock folders, as Windows and some network
+    drives, nobody is kept out.
+
+    Raises:
+        UsageError: Another process keeps it.
+        PlacerError: It cannot be made or opened.
+    """
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    except OSError as error:
+        raise PlacerError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    try:
+        if descriptor is not None and not _lock(descriptor):
+            raise UsageError(f"{folder}: another process is writing there")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        if not existed:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks a file until it is closed; False where another process has."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a drive without locks
+        pass
+    return True
 
 
 def append_json_line(path: str | os.PathLike[str], row: msgspec.Struct) -> None:

@@ -82,20 +82,20 @@ def compare(
     clusters = [load_cluster(name) for name in names_of_clusters]
     asked = comparison.Comparison(graphs, clusters, names, budgets, seeds, orders, groups)
     folder = comparison.ComparisonFolder(out)
-    journal = folder.journal()
-    rows = []
-    try:
-        compared = comparison.compare(asked, journal, jobs)
-        for row in terminal.tracked(compared, asked.num_rows):
-            rows.append(row)
-            if as_json:
-                terminal.print_json_line(row)
-    except KeyboardInterrupt:
-        if out is not None:
-            typer.echo("interrupted; go on with the same command", err=True)
-        raise
-    rows = asked.sort(rows)
-    folder.write(asked, rows, journal)
+    with folder.journal() as journal:
+        rows = []
+        try:
+            compared = comparison.compare(asked, journal, jobs)
+            for row in terminal.tracked(compared, asked.num_rows):
+                rows.append(row)
+                if as_json:
+                    terminal.print_json_line(row)
+        except KeyboardInterrupt:
+            if out is not None:
+                typer.echo("interrupted; go on with the same command", err=True)
+            raise
+        rows = asked.sort(rows)
+        folder.write(asked, rows, journal)
     if not as_json:
         summarized = comparison.summarize(rows)
         terminal.print_tables([tables.comparison_table(summarized)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.comparison.asked import Comparison
 from experiments.comparison.journal import Journal
 from experiments.comparison.rows import ComparisonRow
 from experiments.comparison.summaries import summarize, write_rows, write_summaries
+from placer import files
 from placer.errors import UsageError
 
 
@@ -37,13 +39,20 @@ class ComparisonFolder:
         if not (path / self.JOURNAL).exists() and any(path.iterdir()):
             raise UsageError(f"{path}: not empty, and has no {self.JOURNAL} to go on with")
 
-    def journal(self) -> Journal:
-        """What was run.
+    @contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """What was run, and where to enter what is, while no other process does.
 
         Raises:
             FormatError: The file is none of a comparison.
+            UsageError: Another process is writing there.
+            PlacerError: The folder cannot be made.
         """
-        return Journal(None if self.path is None else self.path / self.JOURNAL)
+        if self.path is None:
+            yield Journal(None)
+            return
+        with files.sole_writer(self.path):
+            yield Journal(self.path / self.JOURNAL)
 
     def write(
         self, comparison: Comparison, rows: Sequence[ComparisonRow], journal: Journal

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from placer import files
+
 NODE = {"name": "a", "type": "A"}
 DEVICE = '[[devices]]\nname = "{}"\nkind = "gpu"\n'
 CLUSTER = 'format = "placer.cluster/1"\nname = "bad"\n'
@@ -241,6 +243,20 @@ def test_folders_that_cannot_take_a_run(placer, folder: Path, out: str, line: st
     Path("full/file").touch()
     Path("file").touch()
     check(placer, folder, ["train", *ON_TINY, "--out", out], line)
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_one_process_writes_to_a_folder(placer, folder: Path, command: str) -> None:
+    """Another one is told so, and may write there afterwards."""
+    arguments = [command, *ON_TINY, "--out", "out"]
+    arguments += ["--methods", "expert"] if command == "compare" else ["--evaluations", "40"]
+    with files.sole_writer(Path("out")):
+        if command == "train":
+            arguments += ["--strategy", "random"]
+        result = placer(*arguments)
+        assert result.exit_code == 2
+        assert "out: another process is writing there" in result.output
+    assert placer(*arguments, *(["--resume"] if command == "train" else [])).exit_code == 0
 
 
 def test_only_runs_are_resumed(placer, folder: Path) -> None:
