@@ -114,6 +114,27 @@ def place(
     ).placement()
 
 
+def best_start(problem: Problem, rows: Sequence[HeuristicResult]) -> HeuristicResult | None:
+    """What to search from: the best or, where none is feasible, what lacks the least memory.
+
+    Measured, a placement may be feasible though an op group is where it may not go by its figures;
+    no search starts from there.
+
+    Args:
+        problem: The problem.
+        rows: Its heuristics.
+    """
+    groups = np.arange(problem.num_groups)
+    allowed = [
+        row
+        for row in rows
+        if row.choices is not None and problem.allowed[groups, row.choices].all()
+    ]
+    lacking = [row for row in allowed if row.excess_bytes > 0]
+    nearest = min(lacking, key=lambda row: row.excess_bytes, default=None)
+    return best_heuristic(allowed) or nearest
+
+
 def solve(
     problem: Problem,
     *,
@@ -156,7 +177,7 @@ def solve(
     if on_heuristics is not None:
         on_heuristics(heuristics)
     best = best_heuristic(heuristics)
-    start = best or _nearest_to_fitting(problem, heuristics)
+    start = best_start(problem, heuristics)
     own = None if start is None else start.priorities
     if own is not None and own is not problem.priorities:
         problem = problem.with_priorities(own)
@@ -190,21 +211,6 @@ def solve(
         chosen = found.choices, found.step_time_seconds, name
     num_found = 0 if found is None else found.evaluations
     return Solution(problem, heuristics, found, *chosen, num_evaluated + num_found)
-
-
-def _nearest_to_fitting(
-    problem: Problem, rows: Sequence[HeuristicResult]
-) -> HeuristicResult | None:
-    """Of the heuristics that lack memory in sum alone, the one that lacks the least, if any."""
-    groups = np.arange(problem.num_groups)
-    lacking = [
-        row
-        for row in rows
-        if row.choices is not None
-        and row.excess_bytes > 0
-        and problem.allowed[groups, row.choices].all()
-    ]
-    return min(lacking, key=lambda row: row.excess_bytes, default=None)
 
 
 def _check_whole(name: str, value: int, least: int, most: int) -> None:

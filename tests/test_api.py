@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -45,6 +46,30 @@ def test_a_placement_comes_with_its_time_and_its_finder(rnnlm, tmp_path) -> None
     assert placement.device_of(rnnlm.op_names[0]) in placement.cluster.device_names
     placement.save(tmp_path / "p.json")
     assert placer.Placement.load(tmp_path / "p.json", rnnlm, placement.cluster) == placement
+
+
+def test_no_search_starts_where_an_op_group_may_not_go() -> None:
+    """Also where it ran there when it was measured; as an outcome, that counts."""
+    toy = make_toy(6, 2)
+    small, large = toy.cluster.devices
+    small = msgspec.structs.replace(small, memory_bytes=1.0)  # an op has a million
+    cluster = Cluster("small", (small, large), toy.cluster.links)
+
+    class Measured:
+        """Says that everything runs, fastest on the small device."""
+
+        def evaluate(self, placements) -> Evaluations:
+            seconds = 1.0 + placements.sum(axis=1)
+            return Evaluations(
+                seconds, np.ones(len(seconds), bool), (None,) * len(seconds), 0 * seconds
+            )
+
+    problem = Problem(toy.graph, cluster, toy.groups, Measured())
+    found = solve(problem, strategy="hill_climbing", evaluations=60)
+    assert found.search is not None
+    assert (found.search.choices == 1).all()
+    assert found.step_time_seconds == 1.0
+    assert not found.choices.any()
 
 
 def test_seconds_are_a_budget_too(rnnlm) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from experiments.comparison.tasks import BOUND, Outcome, Task
-from placer.api import best_heuristic
+from placer.api import best_start
 from placer.errors import InfeasibleError, UsageError
 from placer.heuristics import evaluate_heuristics, with_order_of
 from placer.strategies import STRATEGIES, resolve
@@ -99,27 +99,14 @@ def _run_heuristic(problem: Problem, task: Task) -> Outcome:
     rows = evaluate_heuristics(problem, rng, [task.method])
     seconds = time.perf_counter() - began
     num_evaluated = sum(row.choices is not None for row in rows)
-    best = best_heuristic(rows)
-    if best is not None and best.choices is not None:
-        return Outcome(
-            task,
-            best.step_time_seconds,
-            best.name,
-            None,
-            num_evaluated,
-            seconds,
-            choices=best.choices.tolist(),
-            curve=[(num_evaluated, seconds, best.step_time_seconds)],
-        )
-    groups = np.arange(problem.num_groups)
-    lacking = [
-        (row.name, row.excess_bytes, row.choices.tolist())
-        for row in rows
-        if row.choices is not None
-        and row.excess_bytes > 0
-        and problem.allowed[groups, row.choices].all()
-    ]
-    name, excess, choices = min(lacking, key=lambda row: row[1], default=(None, 0.0, None))
+    start = best_start(problem, rows)
+    choices = None if start is None or start.choices is None else start.choices.tolist()
+    name = None if start is None else start.name
+    if start is not None and start.feasible:
+        best = start.step_time_seconds
+        curve = [(num_evaluated, seconds, best)]
+        return Outcome(task, best, name, None, num_evaluated, seconds, choices, curve=curve)
+    excess = 0.0 if start is None else start.excess_bytes
     reason = "; ".join(f"{row.name}: {row.reason}" for row in rows)
     return Outcome(task, None, name, reason, num_evaluated, seconds, choices, excess)
 
