@@ -342,7 +342,7 @@ def build_tables(
         bandwidth=cluster.bandwidth.copy(),
         latency_seconds=cluster.latency_seconds.copy(),
         channel_ids=cluster.channel_ids.copy(),
-        slots=np.array([min(d.slots, graph.num_ops) for d in cluster.devices], np.int32),
+        slots=cluster.num_slots(graph.num_ops),
         lookahead_ns=duration_ns.min() + _least_transfer_ns(cluster),
         memory_bytes=memory_bytes,
         certain_bytes=certain_bytes,

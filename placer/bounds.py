@@ -235,7 +235,7 @@ def _prices(times: _Times, work: Floats) -> _Prices:
     from ortools.linear_solver import pywraplp
 
     problem = times.problem
-    slots = np.array([device.slots for device in problem.cluster.devices], float)
+    slots = problem.cluster.num_slots(problem.graph.num_ops).astype(float)
     memory = np.array([device.memory_bytes for device in problem.cluster.devices])
     unit = max(float(work[np.isfinite(work)].max()), 1.0)  # near 1, for the solver
     solver = pywraplp.Solver.CreateSolver("GLOP")
@@ -366,17 +366,17 @@ def _schedule(times: _Times) -> float | None:
     ]
     for end in ends:
         model.add(end <= makespan)
-    for device, spec in enumerate(cluster.devices):
+    for device, num_slots in enumerate(cluster.num_slots(problem.graph.num_ops).tolist()):
         intervals = [
             model.new_optional_fixed_size_interval_var(
                 start, int(durations[op, device]), on[groups[op]][device], ""
             )
             for op, start in enumerate(starts)
         ]
-        if spec.slots == 1:
+        if num_slots == 1:
             model.add_no_overlap(intervals)
         else:
-            model.add_cumulative(intervals, [1] * len(intervals), spec.slots)
+            model.add_cumulative(intervals, [1] * len(intervals), num_slots)
     for producer, consumer, _ in np.column_stack(problem.graph.edges).tolist():
         model.add(starts[consumer] >= ends[producer])
 

@@ -132,6 +132,10 @@ class Cluster:
         """How many devices there are."""
         return len(self.devices)
 
+    def num_slots(self, num_ops: int) -> NDArray[np.int32]:
+        """How many of so many ops each device can run at once, ``[num_devices]``."""
+        return np.array([min(device.slots, num_ops) for device in self.devices], np.int32)
+
     @property
     def device_names(self) -> tuple[str, ...]:
         """Names of the devices, by index."""

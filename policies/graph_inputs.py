@@ -175,7 +175,7 @@ def graph_inputs(problem: Problem, prior_logits: NDArray[np.float32]) -> GraphIn
         "time_per_byte": time_per_byte,
         "channels": np.maximum(channels, 0),
         "queues": channels >= 0,
-        "slots": np.array([device.slots for device in cluster.devices], np.float64),
+        "slots": cluster.num_slots(problem.graph.num_ops).astype(np.float64),
     }
     return GraphInputs(
         **{
@@ -401,7 +401,7 @@ def _device_features(
             np.log1p(mean_bytes * time_per_byte.sum(axis=0) / others),
             np.log1p(latency.sum(axis=1) / others),
             np.log1p(crowd.sum(axis=1) / others) / 2,
-            np.log([device.slots for device in problem.cluster.devices]),
+            np.log(problem.cluster.num_slots(problem.graph.num_ops)),
             np.full(num_devices, np.log(num_devices) / 3),
             np.full(num_devices, problem.order == "priority"),
         ]

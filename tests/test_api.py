@@ -72,6 +72,21 @@ def test_no_search_starts_where_an_op_group_may_not_go() -> None:
     assert not found.choices.any()
 
 
+@pytest.mark.parametrize("strategy", ["exact", "pretrained"])
+def test_more_slots_than_ops_are_as_many_as_ops(strategy: str) -> None:
+    """To heuristics, bounds, searches and policies."""
+    toy = make_toy(6, 2)
+    found = []
+    for num_slots in (6, 10**12):
+        devices = tuple(msgspec.structs.replace(d, slots=num_slots) for d in toy.cluster.devices)
+        problem = Problem.build(toy.graph, Cluster("many", devices, toy.cluster.links))
+        solution = solve(problem, strategy=strategy, evaluations=100)
+        assert solution.search is not None
+        times = [row.step_time_seconds for row in solution.heuristics]
+        found.append((*times, *solution.search.best_so_far, *solution.choices))
+    assert found[0] == found[1]
+
+
 def test_seconds_are_a_budget_too(rnnlm) -> None:
     """The search is told what is left of them, and not begun where nothing is."""
     told = []

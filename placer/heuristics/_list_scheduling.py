@@ -68,7 +68,7 @@ class Tasks:
             bytes=np.append(graph.tensor_bytes, 0.0)[tensors],  # -1, the last: a control edge
             latency_seconds=cluster.latency_seconds,
             bandwidth=cluster.bandwidth,
-            slots=tuple(device.slots for device in cluster.devices),
+            slots=tuple(cluster.num_slots(graph.num_ops).tolist()),
             memory_bytes=memory_bytes(problem),
             group_of_task=problem.groups.group_of_op,
             allowed=problem.allowed,

@@ -197,7 +197,7 @@ def _partial_tables(problem: Problem) -> PartialTables:
         fastest=np.where(allowed, durations, np.inf).min(axis=1),
         latency_seconds=cluster.latency_seconds.copy(),
         bandwidth=cluster.bandwidth.copy(),
-        slots=np.array([device.slots for device in cluster.devices], np.int32),
+        slots=cluster.num_slots(graph.num_ops),
     )
 
 

@@ -44,10 +44,13 @@ def previous_ops(simulator: Simulator, devices: Sequence[int]) -> list[int]:
         Index of the op that each op follows, -1 for none, ``[num_ops]``.
     """
     schedule = simulator.schedule(np.asarray(devices, np.int32))
+    cluster = simulator.cluster
     # when each slot is free next, and the op that it is free after
     slots = {
-        device.name: [(0.0, -1 - slot) for slot in range(device.slots)]
-        for device in simulator.cluster.devices
+        device.name: [(0.0, -1 - slot) for slot in range(num_slots)]
+        for device, num_slots in zip(
+            cluster.devices, cluster.num_slots(simulator.graph.num_ops).tolist(), strict=True
+        )
     }
     types = simulator.graph.op_types
     previous = [-1] * len(types)
