@@ -42,9 +42,11 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
         cluster: A cluster, or the name of a preset, or a file.
         num_groups: At most so many op groups.
         reward: By default ``SqrtReward.for_problem(problem)``.
+        render_mode: None, as environments in a batch have no picture.
 
     Raises:
-        UsageError: `num_envs` below 1, or neither a problem alone nor a graph and a cluster.
+        UsageError: A render mode, `num_envs` below 1, or neither a problem alone nor a graph and a
+            cluster.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -61,7 +63,10 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
         cluster: ClusterLike | None = None,
         num_groups: int | None = None,
         reward: Reward | None = None,
+        render_mode: str | None = None,
     ) -> None:
+        if render_mode is not None:
+            raise UsageError(f"render_mode is {render_mode!r}; environments in a batch have none")
         if num_envs < 1:
             raise UsageError(f"num_envs is {num_envs}; expected at least 1")
         self.problem = resolve_problem(problem, graph, cluster, num_groups)

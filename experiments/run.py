@@ -277,12 +277,28 @@ class RunFolder:
         return self.policy.exists() and self.policy.read_bytes() == files.read_bytes(policy)
 
     def read_graph(self) -> OpGraph:
-        """The graph that was given."""
-        return OpGraph.load(self.path / "graph.json.gz")
+        """The graph that was given.
+
+        Raises:
+            FormatError: As :meth:`read_config`, or the file holds another graph.
+        """
+        path = self.path / "graph.json.gz"
+        graph = OpGraph.load(path)
+        if graph.fingerprint != self.read_config().graph_fingerprint:
+            raise FormatError(f"{path}: another graph than that which the run was started with")
+        return graph
 
     def read_cluster(self) -> Cluster:
-        """The cluster that was given."""
-        return Cluster.load(self.path / "cluster.toml")
+        """The cluster that was given.
+
+        Raises:
+            FormatError: As :meth:`read_config`, or the file holds another cluster.
+        """
+        path = self.path / "cluster.toml"
+        cluster = Cluster.load(path)
+        if cluster.fingerprint != self.read_config().cluster_fingerprint:
+            raise FormatError(f"{path}: another cluster than that which the run was started with")
+        return cluster
 
     def write_heuristics(
         self, heuristics: Iterable[HeuristicResult], reference_seconds: float
@@ -305,11 +321,14 @@ class RunFolder:
         if not (self.path / "heuristics.csv").exists():
             return []
         rows = self._read_csv("heuristics.csv", _HEURISTICS)
-        return [
-            (row["name"], float(row["step_time_seconds"]), float(row["reward"]))
-            for row in rows
-            if row["feasible"] == "true"
-        ]
+        try:
+            return [
+                (row["name"], float(row["step_time_seconds"]), float(row["reward"]))
+                for row in rows
+                if row["feasible"] == "true"
+            ]
+        except ValueError as error:
+            raise FormatError(f"{self.path / 'heuristics.csv'}: {error}") from None
 
     def read_metrics(self) -> dict[str, NDArray[np.float64]]:
         """The rows so far by column, ``[num_rows]`` each; nan where a cell is empty.

@@ -26,7 +26,7 @@ from placer.api import Solution, solve
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.heuristics import HeuristicResult
 from placer.placement import Placement
-from placer.problem import Problem, Progress, Search, SearchResult
+from placer.problem import Problem, Progress, Search, SearchResult, check_budget
 from placer.strategies import STRATEGIES, resolve
 from policies.config import PRESETS, TrainingConfig
 
@@ -134,10 +134,11 @@ def new_config(
 
     Raises:
         UnknownNameError: No such strategy.
-        UsageError: Seconds that are no number above 0, a plateau below 1, or a pretrained policy
-            for a strategy that trains none.
+        UsageError: A budget or seed that no search takes, seconds that are no number above 0, a
+            plateau below 1, or a pretrained policy for a strategy that trains none.
         FormatError: The file of the pretrained policy is none.
     """
+    check_budget(evaluations, seed)
     if seconds is not None and not 0 < seconds < math.inf:
         raise UsageError(f"seconds is {seconds:g}; expected a number above 0")
     if plateau is not None and plateau < 1:
@@ -194,7 +195,7 @@ def _settings(config: TrainingConfig) -> dict[str, float | str]:
 
 
 def trains_policy(strategy: str) -> bool:
-    """Whether a strategy trains a policy, and so needs TensorFlow."""
+    """Whether a strategy trains a policy by one of the presets."""
     return any(preset.method == strategy for preset in PRESETS.values())
 
 

@@ -17,10 +17,9 @@ from placer.errors import InfeasibleError, UsageError
 from placer.graph import OpGraph
 from placer.heuristics import HeuristicResult, evaluate_heuristics
 from placer.placement import Order, Placement
-from placer.problem import Problem, Progress, Search, SearchResult
+from placer.problem import Problem, Progress, Search, SearchResult, check_budget
 from placer.strategies import STRATEGIES, resolve
 
-MOST_EVALUATIONS = 100_000_000
 """The largest budget: the curve of the best so far is kept in memory."""
 
 
@@ -105,6 +104,8 @@ def place(
         InfeasibleError: No feasible placement was found.
     """
     graph = load_graph(target, specs)
+    if not isinstance(cluster, Cluster | str | os.PathLike):
+        raise UsageError(f"cluster is {cluster!r}; expected a Cluster, a file or a name")
     cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
     problem = Problem.build(
         graph, cluster, num_groups=num_groups, order=order, num_threads=num_threads
@@ -160,15 +161,13 @@ def solve(
         on_progress: Called by the search after each batch.
 
     Raises:
-        UsageError: A budget that is no number from 1 to 100 million, seconds that are not
-            positive, or a negative seed.
+        UsageError: As :func:`placer.problem.check_budget`, or no strategy.
         UnknownNameError: No such strategy.
         InfeasibleError: No feasible placement was found.
     """
-    _check_whole("evaluations", evaluations, 1, MOST_EVALUATIONS)
-    _check_whole("seed", seed, 0, 2**63 - 1)
-    if seconds is not None and not seconds > 0:
-        raise UsageError(f"seconds is {seconds!r}; expected a number above 0")
+    check_budget(evaluations, seed, seconds)
+    if not (isinstance(strategy, str) or callable(strategy)):
+        raise UsageError(f"strategy is {strategy!r}; expected a name or a search")
     began = time.perf_counter()
     name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "search")
     search = resolve("strategy", strategy, STRATEGIES) if isinstance(strategy, str) else strategy
@@ -211,12 +210,6 @@ def solve(
         chosen = found.choices, found.step_time_seconds, name
     num_found = 0 if found is None else found.evaluations
     return Solution(problem, heuristics, found, *chosen, num_evaluated + num_found)
-
-
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or not least <= value <= most:
-        raise UsageError(f"{name} is {value!r}; expected a whole number from {least} to {most:,}")
 
 
 def load_graph(target: Any, specs: Sequence[Any] = ()) -> OpGraph:

@@ -299,13 +299,7 @@ class Cluster:
             FormatError, ClusterError: As :meth:`from_toml`.
             UnknownNameError: Neither a file nor the name of a preset.
         """
-        text = os.fspath(path)
-        presets = preset_clusters()
-        if text in presets and not Path(text).exists():
-            return cls.from_toml(files.read_bytes(presets[text]), f"cluster preset {text!r}")
-        if not Path(text).exists() and Path(text).suffix == "" and Path(text).name == text:
-            raise UnknownNameError("cluster", text, presets)
-        return cls.from_toml(files.read_bytes(path), text)
+        return cls.from_toml(*files.read_named("cluster", path, preset_clusters()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the cluster file.
@@ -358,8 +352,8 @@ def _check_device(device: Device) -> None:
             f"{where}: op_overhead_seconds is {device.op_overhead_seconds}; "
             "expected a finite number >= 0"
         )
-    if device.slots < 1:
-        raise ClusterError(f"{where}: slots is {device.slots}; expected at least 1")
+    if not isinstance(device.slots, int | np.integer) or device.slots < 1:
+        raise ClusterError(f"{where}: slots is {device.slots}; expected a whole number >= 1")
     _check_efficiency(device.efficiency, where)
 
 

@@ -7,14 +7,14 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from placer.errors import FormatError, PlacerError, UsageError
+from placer.errors import FormatError, PlacerError, UnknownNameError, UsageError
 
 T = TypeVar("T")
 
@@ -32,12 +32,40 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise FormatError(f"{path}: no such file") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # no file can be called so
+        raise FormatError(f"{str(path)!r}: cannot be read ({error})") from None
     if path.suffix != ".gz":
         return content
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise FormatError(f"{path}: expected gzip data ({error})") from None
+
+
+def read_named(
+    kind: str, path: str | os.PathLike[str], bundled: Mapping[str, Path]
+) -> tuple[bytes, str]:
+    """Returns the content of a file or, by its bare name, of a bundled one, and what to call it.
+
+    Args:
+        kind: What it is, for errors.
+        path: The file or the name.
+        bundled: The bundled files by name.
+
+    Raises:
+        FormatError: As :func:`read_bytes`.
+        UnknownNameError: Neither a file nor the name of a bundled one.
+    """
+    text = os.fspath(path)
+    try:
+        is_there = bool(text) and Path(text).exists()
+    except OSError:  # such as where it is too long
+        is_there = False
+    if text in bundled and not is_there:
+        return read_bytes(bundled[text]), f"bundled {kind} {text!r}"
+    if not is_there and not Path(text).suffix and Path(text).name == text:
+        raise UnknownNameError(kind, text, bundled)
+    return read_bytes(path), text
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placer import files
-from placer.errors import GraphError, UnknownNameError
+from placer.errors import GraphError
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -313,13 +313,7 @@ class OpGraph:
             FormatError, GraphError: As :meth:`from_json`.
             UnknownNameError: Neither a file nor the name of a bundled graph.
         """
-        text = os.fspath(path)
-        bundled = bundled_graphs()
-        if text in bundled and not Path(text).exists():
-            return cls.from_json(files.read_bytes(bundled[text]), f"bundled graph {text!r}")
-        if not Path(text).exists() and Path(text).suffix == "" and Path(text).name == text:
-            raise UnknownNameError("workload", text, bundled)
-        return cls.from_json(files.read_bytes(path), text)
+        return cls.from_json(*files.read_named("workload", path, bundled_graphs()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the graph file, zipped if the name ends in ``.gz``.

@@ -118,8 +118,8 @@ def group_ops(graph: OpGraph, num_groups: int | None = None) -> OpGroups:
         UsageError: `num_groups` is less than 1, or less than the device kinds of the ops permit.
         GraphError: No device kind can run all of a colocation group.
     """
-    if num_groups is not None and num_groups < 1:
-        raise UsageError(f"num_groups is {num_groups}; expected at least 1")
+    if num_groups is not None and not (isinstance(num_groups, int | np.integer) and num_groups > 0):
+        raise UsageError(f"num_groups is {num_groups!r}; expected a whole number >= 1")
     units = Units(graph)
     rules = []
     for because, rule in _RULES:

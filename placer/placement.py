@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -70,8 +70,11 @@ class Placement:
                 f"placement has shape {devices.shape}; expected ({self.graph.num_ops},)"
             )
         object.__setattr__(self, "devices", _read_only(devices))
-        if self.order not in ("fifo", "priority"):
+        orders: dict[str, Order] = {"fifo": "fifo", "priority": "priority"}
+        if self.order not in orders:
             raise PlacementError(f"order is {self.order!r}; expected 'fifo' or 'priority'")
+        # msgspec leaves out a default only where it is the very same string
+        object.__setattr__(self, "order", orders[self.order])
         if self.priorities is not None:
             object.__setattr__(self, "priorities", check_priorities(self.priorities, self.graph))
             if self.order != "priority":
@@ -102,6 +105,9 @@ class Placement:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that copies stay read-only
+        return Placement, tuple(getattr(self, field.name) for field in fields(self))
 
     def __repr__(self) -> str:
         ops_per_device = np.bincount(self.devices, minlength=self.cluster.num_devices)
@@ -259,7 +265,10 @@ def check_placements(placements: ArrayLike, graph: OpGraph, cluster: Cluster) ->
     Raises:
         PlacementError: Not whole numbers, another shape, or an index of no device.
     """
-    array = np.asarray(placements)
+    try:
+        array = np.asarray(placements)
+    except ValueError as error:  # rows of unlike lengths
+        raise PlacementError(f"placement is no array: {error}") from None
     expected = f"({graph.num_ops},) or (batch, {graph.num_ops})"
     if array.ndim not in (1, 2) or array.shape[-1] != graph.num_ops:
         raise PlacementError(

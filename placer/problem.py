@@ -254,6 +254,29 @@ class Progress:
     choices: NDArray[np.int32] | None
 
 
+MOST_EVALUATIONS = 100_000_000
+
+
+def check_budget(evaluations: int, seed: int, seconds: float | None = None) -> None:
+    """Checks what every search is given.
+
+    Raises:
+        UsageError: A budget that is no number from 1 to 100 million, a seed that is none from 0 to
+            2**63 - 1, or seconds that are no number above 0.
+    """
+    for name, value, least, most in (
+        ("evaluations", evaluations, 1, MOST_EVALUATIONS),
+        ("seed", seed, 0, 2**63 - 1),
+    ):
+        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_whole or not least <= value <= most:
+            raise UsageError(
+                f"{name} is {value!r}; expected a whole number from {least} to {most:,}"
+            )
+    if seconds is not None and not (isinstance(seconds, int | float | np.number) and seconds > 0):
+        raise UsageError(f"seconds is {seconds!r}; expected a number above 0")
+
+
 class Search(Protocol):
     """The one interface of everything that searches for a placement under a budget."""
 

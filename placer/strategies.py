@@ -32,6 +32,9 @@ They are strings so that nothing of TensorFlow is imported before it is needed, 
 never imports the packages above it.
 """
 
+USES_TENSORFLOW = frozenset({"reinforce", "colocrl", "ppo", "hierarchical", "pretrained"})
+"""Those that import it when they are called."""
+
 
 def resolve(kind: str, name: str, known: Mapping[str, str]) -> Any:
     """Returns the attribute that ``known[name]``, a ``"module:attribute"``, stands for.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from placer.errors import FormatError, InfeasibleError
 from placer.heuristics._figures import group_seconds
-from placer.problem import Problem, Progress, SearchResult
+from placer.problem import Problem, Progress, SearchResult, check_budget
 from placer.search._ledger import Ledger
 from policies import BUNDLED, checkpoint, learner
 from policies.config import MODERN, TrainingConfig
@@ -180,17 +180,27 @@ class PretrainedPolicy:
 
         See :class:`placer.problem.Search` for arguments, result and errors.
         """
+        check_budget(evaluations, seed, seconds)
         began = time.perf_counter()
         found: SearchResult | None = None
         num_tried = min(ZERO_SHOT_EVALUATIONS, evaluations)
+
+        def is_late() -> bool:
+            return seconds is not None and time.perf_counter() - began >= seconds
+
         try:
-            found = self.search(problem, evaluations=num_tried, seed=seed, start=start)
+            found = self.search(
+                problem,
+                evaluations=num_tried,
+                seed=seed,
+                seconds=seconds,
+                start=start,
+                on_progress=on_progress,
+            )
         except InfeasibleError:  # training learns to fit
-            if num_tried == evaluations:
+            if num_tried == evaluations or is_late():
                 raise
-        if found is not None and (
-            num_tried == evaluations or (seconds is not None and found.seconds >= seconds)
-        ):
+        if found is not None and (num_tried == evaluations or is_late()):
             return dataclasses.replace(found, method=FINE_TUNED)
         trainer = self.trainer(
             problem,

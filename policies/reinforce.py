@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from envs import VectorPlacementEnv
 from envs.rewards import GradedReward, Reward, SqrtReward
 from placer.errors import FormatError, InfeasibleError, UsageError
-from placer.problem import Problem, Progress, SearchResult
+from placer.problem import Problem, Progress, SearchResult, check_budget
 from policies import checkpoint, learner, losses, metrics
 from policies.config import COLOCRL, MODERN, PPO, TrainingConfig
 from policies.elites import Elites
@@ -85,7 +85,7 @@ class Trainer:
             the policy begins. Without a prior in the config, training starts from nothing.
 
     Raises:
-        UsageError: A budget below 1, a negative seed, or a start that may not be.
+        UsageError: As :func:`placer.problem.check_budget`, or a start that may not be.
         InfeasibleError: Some op group may go nowhere.
     """
 
@@ -98,10 +98,7 @@ class Trainer:
         seed: int,
         start: NDArray[np.int32] | None = None,
     ) -> None:
-        if evaluations < 1:
-            raise UsageError(f"evaluations is {evaluations}; expected at least 1")
-        if seed < 0:
-            raise UsageError(f"seed is {seed}; expected a whole number >= 0")
+        check_budget(evaluations, seed)
         self.problem, self.config, self.seed = problem, config, seed
         start = None if start is None else problem.check_start(start)
         self.start = start if config.prior_deviations else None

@@ -210,7 +210,10 @@ def test_an_impossible_problem_says_why(rnnlm) -> None:
         ({"evaluations": 10**14}, UsageError, "expected a whole number from 1 to 100,000,000"),
         ({"seed": -1}, UsageError, "seed is -1"),
         ({"strategy": "reinforse"}, UnknownNameError, "did you mean 'reinforce'"),
+        ({"strategy": None}, UsageError, "strategy is None; expected a name or a search"),
+        ({"seconds": "3"}, UsageError, "seconds is '3'; expected a number above 0"),
         ({"num_groups": 0}, UsageError, "0"),
+        ({"num_groups": 2.5}, UsageError, "num_groups is 2.5; expected a whole number >= 1"),
         ({"order": "lifo"}, placer.PlacerError, "lifo"),
         ({"num_threads": 0}, UsageError, "0"),
     ],
@@ -227,6 +230,16 @@ def test_unknown_targets_are_refused() -> None:
         placer.place("rnnml", "cpu-gpu")
     with pytest.raises(placer.ReadError):
         placer.place(42, "cpu-gpu")
+    with pytest.raises(UsageError, match="cluster is None; expected a Cluster, a file or a name"):
+        placer.place("rnnlm", None)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b.json"], ids=["empty", "long", "null"])
+@pytest.mark.parametrize("load", [placer.OpGraph.load, Cluster.load])
+def test_no_file_can_have_such_a_name(load, name: str) -> None:
+    """What the system cannot look up is said to be no file."""
+    with pytest.raises(placer.PlacerError, match="unknown (workload|cluster)|cannot be read"):
+        load(name)
 
 
 def test_the_same_seed_gives_the_same_placement(rnnlm) -> None:

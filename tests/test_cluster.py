@@ -69,7 +69,11 @@ def test_shared_words_are_one_channel_across_links() -> None:
         (_devices("a", "b"), (Link(("a", "b"), 0.0),), "bandwidth is 0.0; expected a number > 0"),
         (_devices("a", "b"), (Link(("a", "b"), 1.0, -1.0),), "latency_seconds is -1.0"),
         ((Device("a", "gpu", flops=-1),), (), "device 'a': flops is -1"),
-        ((Device("a", "gpu", slots=0),), (), "device 'a': slots is 0; expected at least 1"),
+        (
+            (Device("a", "gpu", slots=0),),
+            (),
+            "device 'a': slots is 0; expected a whole number >= 1",
+        ),
         ((Device("a", "gpu", memory_bytes=float("nan")),), (), "memory_bytes is nan"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,22 @@ def test_devices_cannot_be_written() -> None:
     assert placement.devices.tolist() == [0, 1]
     with pytest.raises(ValueError, match="read-only"):
         placement.devices[0] = 1
+
+
+def test_copies_are_equal_and_cannot_be_written() -> None:
+    """Whichever string has the order."""
+    for placement in (
+        Placement(GRAPH, CLUSTER, np.array([0, 1]), step_time=1.5, found_by="expert"),
+        Placement(GRAPH, CLUSTER, np.array([0, 1]), "priority", np.array([1.0, 2.0])),
+    ):
+        copied = pickle.loads(pickle.dumps(placement))  # noqa: S301
+        assert copied == placement
+        assert (copied.step_time, copied.found_by) == (placement.step_time, placement.found_by)
+        assert not copied.devices.flags.writeable
+        order: Any = "".join(placement.order)
+        again = Placement(GRAPH, CLUSTER, placement.devices, order, placement.priorities)
+        assert again == placement
+        assert hash(again) == hash(placement)
 
 
 def test_unknown_ops_are_suggested() -> None:
@@ -102,6 +120,7 @@ def test_bad_documents_are_refused(content: str, error: type[Exception], message
     [
         ([0], r"has shape \(1,\); expected \(2,\) or \(batch, 2\)"),
         ([[[0, 1]]], r"has shape \(1, 1, 2\)"),
+        ([[0, 1], [0]], "placement is no array"),
         ([0.0, 1.0], "has dtype float64; expected integers"),
         ([0, 2], r"placement\[1\] \(op 'b'\) is 2; expected a device index from 0 to 1"),
         ([[0, 0], [-1, 0]], r"placement\[1, 0\] \(op 'a'\) is -1"),
@@ -110,7 +129,7 @@ def test_bad_documents_are_refused(content: str, error: type[Exception], message
 def test_bad_arrays_are_refused(placements: list[object], message: str) -> None:
     """Shape, type and range are checked, and the message names the first offence."""
     with pytest.raises(PlacementError, match=message):
-        check_placements(np.array(placements), GRAPH, CLUSTER)
+        check_placements(placements, GRAPH, CLUSTER)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, ">i4", np.uint64])

@@ -252,10 +252,9 @@ def _train(
     problem: Problem, config: RunConfig, folder: RunFolder, start: RunFolder | None = None
 ) -> RunResult:
     """Trains behind a progress bar."""
-    from experiments.training import train, trains_policy
+    from experiments.training import train
 
-    if trains_policy(config.strategy):
-        terminal.load_tensorflow()
+    terminal.load_tensorflow()  # events for TensorBoard import it, too
     with terminal.training_progress(config.evaluations) as (on_heuristics, on_progress):
         return train(problem, config, folder, on_heuristics, on_progress, start).figures
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from experiments.comparison.tasks import BOUND, Setting, Task
-from placer.api import MOST_EVALUATIONS
 from placer.cluster import Cluster
 from placer.errors import UnknownNameError, UsageError
 from placer.graph import OpGraph
 from placer.heuristics import HEURISTICS
 from placer.placement import Order
+from placer.problem import MOST_EVALUATIONS
 from placer.strategies import STRATEGIES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from experiments.comparison.tasks import BOUND, Outcome, Task
 from placer.api import best_start
 from placer.errors import InfeasibleError, UsageError
 from placer.heuristics import evaluate_heuristics, with_order_of
-from placer.strategies import STRATEGIES, resolve
+from placer.strategies import STRATEGIES, USES_TENSORFLOW, resolve
 
 if TYPE_CHECKING:
     from placer.cluster import Cluster
@@ -45,15 +45,13 @@ class Runner:
 
     def __call__(self, piece: Piece) -> Outcome:
         """What comes of a task."""
-        from experiments.training import trains_policy
-
         task = piece.task
         problem = self._problem_of(task)
         if task.method == BOUND:
             return _bound(problem, task)
         if not task.evaluations:
             return _run_heuristic(problem, task)
-        if trains_policy(task.method):
+        if task.method in USES_TENSORFLOW:
             from experiments import terminal
 
             terminal.load_tensorflow()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from placer.errors import InfeasibleError, UsageError
-from placer.problem import Problem, Progress, SearchResult
+from placer.errors import InfeasibleError
+from placer.problem import Problem, Progress, SearchResult, check_budget
 
 INFEASIBLE_COST = 1e7
 """More than any step time in seconds, which are below 2^53 ns; see :meth:`Ledger.evaluate`."""
@@ -29,7 +29,7 @@ class Ledger:
         on_progress: Called every 64 evaluations or, where batches are larger, after each batch.
 
     Raises:
-        UsageError: A budget or seed outside its range.
+        UsageError: As :func:`placer.problem.check_budget`.
     """
 
     def __init__(
@@ -42,12 +42,7 @@ class Ledger:
         seconds: float | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        if evaluations < 1:
-            raise UsageError(f"evaluations is {evaluations}; expected at least 1")
-        if seed < 0:
-            raise UsageError(f"seed is {seed}; expected a whole number >= 0")
-        if seconds is not None and not seconds > 0:
-            raise UsageError(f"seconds is {seconds}; expected more than 0")
+        check_budget(evaluations, seed, seconds)
         self.problem = problem
         self.count = 0
         self._method = method

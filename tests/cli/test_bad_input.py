@@ -146,6 +146,14 @@ def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, lin
         (["train", *ON_TINY, "--workload", "rnnlm"], "give either --graph or --workload"),
         (["train", "--cluster", "c.toml"], "give either --graph or --workload"),
         (["train", "--graph", "g.json"], "give --cluster: a file, or the name of a preset"),
+        (
+            ["train", *ON_TINY, "--evaluations", "100000001"],
+            "evaluations is 100000001; expected a whole number from 1 to 100,000,000",
+        ),
+        (
+            ["place", *ON_TINY, "--evaluations", "100000001"],
+            "evaluations is 100000001; expected a whole number from 1 to 100,000,000",
+        ),
         (["train", "--resume"], "--resume needs the folder of the run: give --out"),
         (
             ["compare", "--cluster", "c.toml"],

@@ -126,3 +126,5 @@ def test_wrong_shapes(problem: Problem) -> None:
         env.step(np.zeros(6, int))
     with pytest.raises(UsageError, match="num_envs is 0; expected at least 1"):
         VectorPlacementEnv(problem, num_envs=0)
+    with pytest.raises(UsageError, match="render_mode is 'ansi'; environments in a batch have"):
+        VectorPlacementEnv(problem, render_mode="ansi")

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.run import RunFolder
 from placer.errors import FormatError
+from placer.heuristics import HeuristicResult
 from policies.metrics import COLUMNS
 
 ROW = {"step": 3, "evaluations": 40, "best_step_time_seconds": 0.1 + 0.2}
@@ -65,3 +66,15 @@ def test_other_content_is_an_error(tmp_path: Path, content: str, line: str) -> N
         RunFolder(tmp_path).read_metrics()
     assert line in str(error.value)
     assert str(tmp_path / "metrics.csv") in str(error.value)
+
+
+def test_heuristics_that_are_no_numbers(tmp_path: Path) -> None:
+    """A file that was changed by hand says what is wrong with it."""
+    folder = RunFolder(tmp_path)
+    row = HeuristicResult("expert", np.zeros(1, np.int32), 1.0, True, None)
+    folder.write_heuristics([row], reference_seconds=1.0)
+    assert folder.read_heuristics() == [("expert", 1.0, -1.0)]
+    path = tmp_path / "heuristics.csv"
+    path.write_text(path.read_text().replace("1.0,", "abc,", 1))
+    with pytest.raises(FormatError, match="heuristics.csv: could not convert"):
+        folder.read_heuristics()

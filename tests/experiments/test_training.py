@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from experiments import training
 from experiments.cli import app
 from experiments.run import RunFolder
+from placer.cluster import Cluster
 from placer.errors import InfeasibleError
+from placer.graph import OpGraph
 from placer.heuristics import HEURISTICS
 from placer.placement import Placement
 from placer.problem import Problem, Progress
@@ -291,6 +293,23 @@ def test_resumed_with_other_settings(run, arguments, started: str, got: str) -> 
         "leave it out to resume, or give another --out\n"
     )
     assert (run.folder / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["graph.json.gz", "cluster.toml"])
+def test_resumed_with_another_file_in_the_folder(run, tmp_path, name: str) -> None:
+    """What a run was started with is not exchanged behind its back."""
+    copied = tmp_path / "copy"
+    shutil.copytree(run.folder, copied)
+    if name == "cluster.toml":
+        Cluster.load("k80x2").save(copied / name)
+    else:
+        OpGraph.load("resnet50").save(copied / name)
+    result = call("train", "--resume", "--out", copied)
+    assert result.exit_code == 2
+    what = name.partition(".")[0]
+    assert result.stderr == (
+        f"error: {copied / name}: another {what} than that which the run was started with\n"
+    )
 
 
 def test_ctrl_c_exits_130(run, tmp_path, monkeypatch) -> None:

@@ -424,9 +424,9 @@ def test_step_times_that_are_no_numbers_do_not_end_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"evaluations": 0}, "evaluations is 0; expected at least 1"),
-        ({"seed": -1}, "seed is -1; expected a whole number >= 0"),
-        ({"seconds": 0.0}, "seconds is 0.0; expected more than 0"),
+        ({"evaluations": 0}, "evaluations is 0; expected a whole number from 1"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"seconds": 0.0}, "seconds is 0.0; expected a number above 0"),
         ({"start": np.zeros(3, np.int32)}, r"shape \(3,\)"),
     ],
 )

@@ -132,6 +132,7 @@ def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
         TOY, evaluations=100, seed=1, on_progress=lambda now: told.append(now.evaluations)
     )
     assert found.evaluations == 100 == len(found.best_so_far) == len(found.seconds_so_far)
+    assert told[0] == 48
     assert told[-1] == 100
     assert np.array_equal(found.best_so_far[:48], zero_shot.best_so_far)
     assert (np.diff(found.seconds_so_far) >= 0).all()
@@ -139,6 +140,21 @@ def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
     assert found.step_time_seconds == found.best_so_far[-1]
     optimum = TOY.evaluate(all_choices(TOY)).step_time_seconds.min()
     assert found.step_time_seconds == optimum
+
+
+def test_no_batch_is_begun_after_the_seconds(saved: tuple[Path, list[Row]]) -> None:
+    """The first is always evaluated, and told of."""
+    told: list[int] = []
+    found = PretrainedPolicy.load(saved[0]).fine_tune(
+        TOY,
+        evaluations=100,
+        seed=1,
+        seconds=1e-6,
+        on_progress=lambda now: told.append(now.evaluations),
+    )
+    assert found.method == "pretrained"
+    assert found.evaluations == 16 == len(found.best_so_far)
+    assert told == [16]
 
 
 def test_a_start_is_tried_and_a_small_budget_is_kept(saved: tuple[Path, list[Row]]) -> None:

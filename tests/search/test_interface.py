@@ -163,10 +163,11 @@ def test_one_place_for_everything_is_a_problem_too(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"evaluations": 0}, "evaluations is 0; expected at least 1"),
-        ({"seed": -1}, "seed is -1; expected a whole number >= 0"),
-        ({"seconds": 0.0}, "seconds is 0.0; expected more than 0"),
-        ({"seconds": float("nan")}, "seconds is nan; expected more than 0"),
+        ({"evaluations": 10**12}, "evaluations is 1000000000000; expected a whole number from 1"),
+        ({"evaluations": 0}, "evaluations is 0; expected a whole number from 1"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"seconds": 0.0}, "seconds is 0.0; expected a number above 0"),
+        ({"seconds": float("nan")}, "seconds is nan; expected a number above 0"),
     ],
 )
 def test_bad_budgets_are_refused(name: str, arguments: dict[str, float], message: str) -> None:

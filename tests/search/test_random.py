@@ -63,5 +63,5 @@ def test_where_nothing_fits_the_error_says_why() -> None:
 def test_a_budget_of_none_is_refused() -> None:
     """The message says what was given."""
     problem = Problem.build(chain(2), gpus(2))
-    with pytest.raises(UsageError, match="evaluations is 0; expected at least 1"):
+    with pytest.raises(UsageError, match="evaluations is 0; expected a whole number from 1"):
         search(problem, evaluations=0, seed=0)
