@@ -19,6 +19,7 @@ from placer.graph import OpGraph
 from placer.placement import Order, Placement
 from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
+from placer.tf._processes import MOST_SECONDS
 from placer.tf.workers import check_shares
 
 
@@ -60,7 +61,7 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """
         known = get_workload(self.workload).sizes if self.workload else {}
         for name, value in self.sizes.items():
-            if name not in known or value < 1:
+            if name not in known or not 1 <= value < 2**31:
                 raise UsageError(
                     f"--size {name}={value} for workload {self.workload!r}; expected NAME=NUMBER "
                     f"with a name of: {', '.join(known)}"
@@ -69,8 +70,11 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
             if not self.num_processes:
                 raise UsageError("--shares are of processes: give --workers N")
             check_shares(self.shares, self.num_processes)
-        if not self.seconds_limit > 0:
-            raise UsageError(f"--seconds-limit {self.seconds_limit:g}; expected more than 0")
+        if not 0 < self.seconds_limit <= MOST_SECONDS:
+            raise UsageError(
+                f"--seconds-limit {self.seconds_limit:g}; expected more than 0, at most "
+                f"{MOST_SECONDS:,}"
+            )
 
     def build_step(self) -> tuple[Any, tuple[Any, ...]]:
         """The training step of the workload, and the specs of its arguments.

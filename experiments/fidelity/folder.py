@@ -68,8 +68,10 @@ class FidelityFolder:
         there = self.path / "config.toml"
         if there.is_file():
             began = files.decode_toml(files.read_bytes(there), FidelityConfig, str(there))
-            if began != config:
+            has_more = any(path != there for path in self.path.iterdir())
+            if began != config and has_more:
                 raise UsageError(f"{there}: was asked otherwise; give another --out")
+            files.write_bytes(there, msgspec.toml.encode(config))
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(f"{self.path}: not empty; expected a new folder")
         else:

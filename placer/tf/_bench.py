@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from placer.errors import PlacerError, UsageError
+from placer.errors import PlacerError
 from placer.graph import OpGraph
 from placer.tf import _wire
 from placer.tf._devices import check_there
 from placer.tf._flatten import flatten_function
-from placer.tf._processes import LostError, Process, started
+from placer.tf._processes import LostError, Process, check_seconds_limit, started
 from placer.tf._profiling import Program, Run
 from placer.tf._program import save_program, step_of, values_of
 from placer.tf._throttle import PERIOD_SECONDS
@@ -44,8 +44,7 @@ class Bench:
     """
 
     def __init__(self, workers: Workers, seconds_limit: float) -> None:
-        if not seconds_limit > 0:
-            raise UsageError(f"seconds_limit is {seconds_limit}; expected more than 0")
+        check_seconds_limit(seconds_limit)
         check_workers(workers)
         self._seconds_limit = seconds_limit
         self._stack = contextlib.ExitStack()

@@ -104,8 +104,10 @@ def check_kernels(graph_def: Any) -> None:
 
 
 def _takes(kernel: Any, node: Any) -> bool:
-    """Whether a kernel is for the element types of a node."""
+    """Whether a kernel is for the element types of a node; other limits of kernels are let be."""
     for constraint in kernel.constraint:
+        if not constraint.allowed_values.list.type:
+            continue
         value = node.attr[constraint.name]
         types = value.list.type if value.HasField("list") else [value.type]
         if not set(types) <= set(constraint.allowed_values.list.type):

@@ -16,13 +16,28 @@ from typing import IO
 
 import msgspec
 
-from placer.errors import PlacerError
+from placer.errors import PlacerError, UsageError
 from placer.tf import _wire
 
 START_SECONDS = 120.0
 """How long a process may take to start: it imports TensorFlow, perhaps on a busy machine."""
 
+MOST_SECONDS = 1_000_000
+"""The longest that an answer may be waited for; what waits takes no endless time."""
+
 _NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")  # of TensorFlow's libraries
+
+
+def check_seconds_limit(seconds_limit: float) -> None:
+    """Checks how long an answer may take.
+
+    Raises:
+        UsageError: It is no number above 0, or more than :data:`MOST_SECONDS`.
+    """
+    if not 0 < seconds_limit <= MOST_SECONDS:
+        raise UsageError(
+            f"seconds_limit is {seconds_limit}; expected more than 0, at most {MOST_SECONDS:,}"
+        )
 
 
 class LostError(PlacerError):

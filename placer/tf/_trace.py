@@ -194,7 +194,13 @@ def _trace_model(model: Any, specs: Sequence[Any], training: bool) -> Any:
                 f"{len(specs)} specs for a training step of Keras model {model.name!r}; expected "
                 "those of inputs, targets and, if there are any, sample weights"
             )
-        return _traced(tf.function(lambda *batch: model.train_step(batch), autograph=False), specs)
+
+        def step(*batch: Any) -> Any:
+            return model.train_step(batch)
+
+        if not model.optimizer.built:  # the trace that makes its variables names ops otherwise
+            _traced(tf.function(step, autograph=False), specs)
+        return _traced(tf.function(step, autograph=False), specs)
     if not specs:
         if not getattr(model, "inputs", None):
             raise ReadError(

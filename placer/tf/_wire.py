@@ -9,6 +9,7 @@ import os
 import queue
 import struct
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -166,11 +167,14 @@ def receive(decode: Callable[[bytes], T]) -> queue.SimpleQueue[T]:
 
     def hand_on() -> None:
         received = b""
-        while data := os.read(0, 1 << 20):
-            received += data
-            while (found := split_frame(received)) is not None:
-                content, received = found
-                messages.put(decode(content))
+        try:
+            while data := os.read(0, 1 << 20):
+                received += data
+                while (found := split_frame(received)) is not None:
+                    content, received = found
+                    messages.put(decode(content))
+        except Exception:
+            traceback.print_exc()  # the last words
         os._exit(1)
 
     threading.Thread(target=hand_on, daemon=True).start()

@@ -267,6 +267,7 @@ def _build(function: Any, placed: PlacedGraph, handles: Mapping[str, Any]) -> An
     """
     import tensorflow as tf
     from tensorflow.core.function.polymorphism.function_type import FunctionType
+    from tensorflow.python.eager import context
     from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
     from tensorflow.python.framework.func_graph import FuncGraph
 
@@ -280,6 +281,10 @@ def _build(function: Any, placed: PlacedGraph, handles: Mapping[str, Any]) -> An
         for name, handle in handles.items():
             outside[name] = graph.capture(handle, OUTSIDE)
         import_placed(placed, outside)
+    eager = context.context()
+    for definition in flat.graph_def.library.function:  # branches that were specialized
+        if not eager.has_function(definition.signature.name):
+            eager.add_function_def(definition)
     graph.outputs = [graph.get_tensor_by_name(ref) for ref in flat.outputs]
     graph.control_outputs = [graph.get_operation_by_name(name) for name in placed.targets]
     graph.structured_outputs = function.structured_outputs

@@ -25,6 +25,7 @@ from placer.tf._flatten import FlatGraph, flatten_function
 from placer.tf._machine import names_on
 from placer.tf._order import order_simulator, previous_ops
 from placer.tf._placed import beside_variables, variables_of
+from placer.tf._processes import check_seconds_limit
 from placer.tf._program import save_program, step_of, values_of
 from placer.tf._same import check_graph, check_placement
 from placer.tf._team import Team
@@ -116,10 +117,12 @@ class MeasuredEvaluator:
         training: bool = False,
         signature: str = "serving_default",
     ) -> None:
-        if warmup < 0 or steps < 1:
-            raise UsageError(f"warmup is {warmup} and steps {steps}; expected at least 0 and 1")
-        if not seconds_limit > 0:
-            raise UsageError(f"seconds_limit is {seconds_limit}; expected more than 0")
+        whole = isinstance(warmup, int) and isinstance(steps, int)
+        if not whole or warmup < 0 or steps < 1:
+            raise UsageError(
+                f"warmup is {warmup} and steps {steps}; expected whole numbers, at least 0 and 1"
+            )
+        check_seconds_limit(seconds_limit)
         if not patience_seconds >= 0:
             raise UsageError(f"patience_seconds is {patience_seconds}; expected at least 0")
         self.cluster = cluster

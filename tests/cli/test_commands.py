@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.cli.app import _terminated_as_interrupted
 from placer.cluster import Cluster
 from placer.graph import OpGraph
 from placer.heuristics import HEURISTICS
@@ -192,3 +195,12 @@ def test_bundled_workloads_and_presets_work(placer, name: str) -> None:
     graph, cluster = OpGraph.load(name), Cluster.load("p100x4")
     simulator = Simulator(graph, cluster)
     assert found["step_time_seconds"] == simulator.step_time(np.full(graph.num_ops, 1))
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
+    """So that what it began is cleaned up; afterwards the signal is what it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_as_interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is before

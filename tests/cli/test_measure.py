@@ -123,6 +123,7 @@ def test_the_order_is_that_of_the_placement(placer, folder, asked) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--size=num_units=9999999999",), "--size num_units=9999999999 for workload 'rnnlm'"),
         (("--size=depth=3",), "--size depth=3 for workload 'rnnlm'; expected NAME=NUMBER"),
         (("--workers", "2"), "2 workers for the 1 devices of cluster 'one'"),
         (("--shares", "0.5"), "--shares are of processes: give --workers N"),

@@ -120,6 +120,18 @@ def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
         folder.repetitions()
 
 
+def test_a_folder_in_which_nothing_was_done_takes_another_question(tmp_path) -> None:
+    """As where the workers that were named first could not be reached."""
+    folder = FidelityFolder(tmp_path / "run")
+    folder.begin(CONFIG)
+    other = msgspec.structs.replace(CONFIG, placements=13)
+    folder.begin(other)
+    (folder.path / "measurements.jsonl").touch()
+    folder.begin(other)
+    with pytest.raises(UsageError, match="was asked otherwise"):
+        folder.begin(CONFIG)
+
+
 @pytest.mark.parametrize("order", ["fifo", "priority"])
 def test_the_figures(tmp_path, candidates, order) -> None:
     """Measured 10% longer: ranks agree, errors are 1/1.1 - 1; what failed is counted."""

@@ -223,6 +223,13 @@ def test_bad_requests(run, fake, begun, tmp_path) -> None:
         "unknown workload 'brunches'": (*MEASURED, *on, *run.inputs[:2], "--workload", "brunches"),
         "expected 2 numbers in (0, 1]": (*MEASURED, *on, *run.inputs[:2], "--shares", "1"),
         "--seconds-limit 0; expected": (*MEASURED, *on, *run.inputs[:2], "--seconds-limit", 0),
+        "--seconds-limit inf; expected": (
+            *MEASURED,
+            *on,
+            *run.inputs[:2],
+            "--seconds-limit",
+            "inf",
+        ),
         "needs the model to run": (
             *run.inputs,
             "--out",

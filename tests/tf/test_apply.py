@@ -144,6 +144,40 @@ def test_a_keras_training_step_is_placed(compiled_model) -> None:
     assert results[0][0][0] != results[0][0][1]
 
 
+def test_branches_that_tensorflow_specializes_are_placed() -> None:
+    """As where a Keras optimizer does something every few steps."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_overwrite_frequency=2), "mse")
+    specs = tf.TensorSpec((4, 3)), tf.TensorSpec((4, 2))
+    placed = _place(model, *specs, read={"training": True})
+    losses = [float(placed(*random_batch(specs))["loss"]) for _ in range(4)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_the_first_trace_of_a_model_is_as_all_others() -> None:
+    """Its optimizer is not built then; ops have the same names nevertheless."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    specs = tf.TensorSpec((4, 3)), tf.TensorSpec((4, 2))
+    first, second = (placer.tf.read(model, *specs, training=True) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tf.gather_nd(x, [[0, 1]]),
+        lambda x: tf.nn.space_to_depth(tf.reshape(x, (1, 4, 4, 1)), 2),
+        lambda x: tf.math.approx_max_k(x, 2)[0],
+    ],
+)
+def test_kernels_may_be_for_some_values_of_attributes(function) -> None:
+    """These have others for XLA; the op runs where it was placed."""
+    x = random_batch([SQUARE])[0]
+    assert np.array_equal(_place(function, SQUARE)(x), function(x))
+
+
 def test_a_saved_model_is_placed(small_model, tmp_path) -> None:
     """Its signature, from a folder, under the names of its inputs and outputs."""
     small_model.export(tmp_path / "saved", verbose=False)

@@ -198,7 +198,9 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({"workers": ["a:1", "a:1"]}, UsageError, "expected each of them once"),
         ({"workers": ["nowhere", "x"]}, UsageError, "'nowhere' is no address"),
         ({"steps": 0}, UsageError, "steps 0"),
+        ({"steps": 1.5}, UsageError, "steps 1.5; expected whole numbers"),
         ({"seconds_limit": 0}, UsageError, "seconds_limit is 0"),
+        ({"seconds_limit": float("inf")}, UsageError, "seconds_limit is inf; expected more than 0"),
         ({"inputs": [1, 2]}, UsageError, "inputs has 2 tensors; expected 1"),
         ({"inputs": [np.ones((1, 1))]}, UsageError, r"'x' has shape \(1, 1\)"),
         ({"inputs": ["a"]}, UsageError, "input 'x'"),
@@ -240,3 +242,19 @@ def test_a_process_that_cannot_start(monkeypatch) -> None:
     monkeypatch.setattr(_team, "_MEASURING", "tests.tf.there_is_no_such_module")
     with pytest.raises(PlacerError, match="measures did not start: .* exit status 1: .*No module"):
         MeasuredEvaluator(product, _cpus(2), SQUARE)
+
+
+def test_a_process_that_is_told_nonsense_ends() -> None:
+    """With a traceback as its last words, though its standard input stays open."""
+    code = (
+        "from placer.tf import _wire; print(_wire.receive(_wire.decode_message).get(), flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(len(b"{}").to_bytes(4, "big") + b"{}")
+        process.stdin.flush()
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        assert b"ValidationError" in process.stderr.read()
