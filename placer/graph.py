@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -355,8 +356,14 @@ class OpGraph:
         node has no ``outputs``, its tensors are made from the ``bytes`` of its outgoing edges.
 
         Raises:
-            GraphError: As :meth:`from_ops`, or an attribute that is no field of an op.
+            GraphError: As :meth:`from_ops`, the graph is undirected, an attribute is no field of
+                an op, or one of an edge does not fit.
         """
+        if not graph.is_directed():
+            raise GraphError(
+                f"the graph is an undirected {type(graph).__name__}; "
+                "expected one with a direction for each edge, such as a DiGraph"
+            )
         known = set(Op.__struct_fields__) - {"name", "inputs"}
         ops = []
         for node, attributes in graph.nodes(data=True):
@@ -367,29 +374,26 @@ class OpGraph:
                     f"expected some of {', '.join(sorted(known))}"
                 )
             incoming = sorted(
-                ((d.get("input", 0), p, d) for p, _, d in graph.in_edges(node, data=True)),
-                key=lambda entry: entry[0],
+                (
+                    (p, *_edge_fields(p, node, data))
+                    for p, _, data in graph.in_edges(node, data=True)
+                ),
+                key=lambda entry: entry[2],
             )
-            refs = tuple(
-                f"^{p}" if d.get("port", 0) is None else f"{p}:{d.get('port', 0)}"
-                for _, p, d in incoming
-            )
+            refs = tuple(f"^{p}" if port is None else f"{p}:{port}" for p, port, _, _ in incoming)
             given = {"type": "Op", **attributes}
             if "outputs" not in attributes:
                 sizes: dict[int, float] = {}
-                for _, _, data in graph.out_edges(node, data=True):
-                    port = data.get("port", 0)
+                for _, consumer, data in graph.out_edges(node, data=True):
+                    port, _, size = _edge_fields(node, consumer, data)
                     if port is not None:
-                        sizes[port] = max(sizes.get(port, 0), data.get("bytes", 0))
+                        sizes[port] = max(sizes.get(port, 0), size)
                 given["outputs"] = tuple(
                     Output(sizes.get(p, 0)) for p in range(max(sizes, default=-1) + 1)
                 )
             try:
-                ops.append(
-                    msgspec.convert(
-                        {"name": str(node), "inputs": refs, **msgspec.to_builtins(given)}, Op
-                    )
-                )
+                fields = msgspec.to_builtins(given, enc_hook=_python_number)
+                ops.append(msgspec.convert({"name": str(node), "inputs": refs, **fields}, Op))
             except (msgspec.ValidationError, TypeError) as error:
                 raise GraphError(f"node {node!r}: {error}") from None
         return cls.from_ops(name or str(graph.graph.get("name", "graph")), ops)
@@ -408,6 +412,32 @@ def split_input(ref: str) -> tuple[str, int | None]:
     if colon and port.isdecimal():
         return producer, int(port)
     return ref, 0
+
+
+def _edge_fields(
+    producer: object, consumer: object, attributes: Mapping[str, Any]
+) -> tuple[int | None, int, float]:
+    """The ``port``, ``input`` and ``bytes`` of a networkx edge, checked."""
+    port, position, size = (
+        value.item() if isinstance(value, np.generic) else value
+        for value in (attributes.get(what, 0) for what in ("port", "input", "bytes"))
+    )
+    where = f"edge {producer!r} -> {consumer!r}"
+    if port is not None and not (type(port) is int and port >= 0):
+        raise GraphError(f"{where}: port is {port!r}; expected None or a whole number >= 0")
+    if not (type(position) is int and position >= 0):
+        raise GraphError(f"{where}: input is {position!r}; expected a whole number >= 0")
+    if not (type(size) in (int, float) and 0 <= size <= sys.float_info.max):
+        raise GraphError(f"{where}: bytes is {size!r}; expected a finite number >= 0")
+    return port, position, size
+
+
+def _python_number(value: object) -> object:
+    """A NumPy number as one of Python, for msgspec."""
+    number = value.item() if isinstance(value, np.generic) else value
+    if type(number) is type(value):
+        raise TypeError(f"{value!r} is a {type(value).__name__}; expected a plain value")
+    return number
 
 
 def _index_names(ops: Sequence[Op]) -> dict[str, int]:

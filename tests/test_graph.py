@@ -84,6 +84,50 @@ def test_any_networkx_graph_is_read() -> None:
         OpGraph.from_networkx(plain)
 
 
+def test_numpy_numbers_are_read() -> None:
+    """On nodes, within their attributes and on edges."""
+    plain = nx.DiGraph()
+    plain.add_node("a", flops=np.float64(3), seconds={"cpu": np.float32(0.5)})
+    plain.add_edge("a", "b", bytes=np.int64(8), port=np.int32(1), input=np.uint8(0))
+    graph = OpGraph.from_networkx(plain)
+    assert graph.flops.tolist() == [3, 0]
+    assert graph.tensor_bytes.tolist() == [0, 8]
+    assert graph.seconds[0] == {"cpu": 0.5}
+    with pytest.raises(
+        GraphError, match=r"node 'a': array\(\[3\]\) is a ndarray; expected a plain"
+    ):
+        plain.add_node("a", flops=np.array([3]))
+        OpGraph.from_networkx(plain)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"bytes": -5}, "bytes is -5; expected a finite number >= 0"),
+        ({"bytes": float("nan")}, "bytes is nan; expected"),
+        ({"bytes": 10**400}, "bytes is 10+; expected"),
+        ({"bytes": "x"}, "bytes is 'x'; expected"),
+        ({"bytes": None}, "bytes is None; expected"),
+        ({"port": "0"}, "port is '0'; expected None or a whole number >= 0"),
+        ({"port": 1.0}, "port is 1.0; expected"),
+        ({"port": -1}, "port is -1; expected"),
+        ({"input": None}, "input is None; expected a whole number >= 0"),
+        ({"input": "first"}, "input is 'first'; expected"),
+    ],
+)
+def test_wrong_networkx_edges(attributes: dict[str, object], message: str) -> None:
+    """The message has the edge, what it says and what was expected."""
+    plain = nx.DiGraph([("a", "c")])
+    plain.add_edge("b", "c", **attributes)
+    with pytest.raises(GraphError, match=f"^edge 'b' -> 'c': {message}"):
+        OpGraph.from_networkx(plain)
+
+
+def test_undirected_graphs_are_refused() -> None:
+    with pytest.raises(GraphError, match="undirected Graph; expected one with a direction"):
+        OpGraph.from_networkx(nx.Graph([("a", "b")]))
+
+
 def test_saved_files_are_the_same_bytes_each_time(tmp_path) -> None:
     """Zipped files depend on the content alone, and load again."""
     graph = OpGraph.from_json(TINY)
