@@ -24,6 +24,7 @@ from placer.importers._parts import (
 
 _BYTES_PER_NANOSECOND = 2.0**-100
 _BANDWIDTH = 1e9 * _BYTES_PER_NANOSECOND
+_LARGEST = 1e290  # as nanoseconds, alone and doubled, such milliseconds are still floats
 
 
 class _Node(msgspec.Struct, rename="camel"):
@@ -189,8 +190,12 @@ def _check_nodes(path: str | os.PathLike[str], nodes: Sequence[_Node]) -> None:
             ("fpgaLatency", node.fpga_latency),
             ("size", node.size),
         ):
-            if value < 0:
-                raise FormatError(f"{where}: {what} is {value}; expected a number >= 0")
+            _check_figure(where, what, value)
+
+
+def _check_figure(where: str, what: str, value: float) -> None:
+    if not 0 <= value <= _LARGEST:
+        raise FormatError(f"{where}: {what} is {value}; expected a number from 0 to {_LARGEST}")
 
 
 def _check_edges(path: str | os.PathLike[str], edges: Sequence[_Edge], ids: set[int]) -> None:
@@ -201,8 +206,7 @@ def _check_edges(path: str | os.PathLike[str], edges: Sequence[_Edge], ids: set[
         for what, node in (("sourceId", edge.source_id), ("destId", edge.dest_id)):
             if node not in ids:
                 raise FormatError(f"{where}: {what} {node} is the id of no node")
-        if edge.cost < 0:
-            raise FormatError(f"{where}: cost is {edge.cost}; expected a number >= 0")
+        _check_figure(where, "cost", edge.cost)
         pair = (edge.source_id, edge.dest_id)
         if pair in pairs:
             raise FormatError(

@@ -158,10 +158,21 @@ def test_nodes_for_the_cpu_alone(tmp_path: Path) -> None:
         ({"maxFPGAs": -1}, "maxFPGAs is -1; expected a whole number >= 0"),
         ({"maxFPGAs": "two"}, r"Expected `int`, got `str` - at `\$.maxFPGAs`"),
         ({"nodes": [{"id": 1}]}, r"missing required field `supportedOnFpga` - at `\$.nodes\[0\]`"),
-        ({"nodes": [node(1, -2.0)]}, r"nodes\[0\]: cpuLatency is -20.0; expected a number >= 0"),
+        (
+            {"nodes": [node(1, -2.0)]},
+            r"nodes\[0\]: cpuLatency is -20.0; expected a number from 0 to 1e\+290",
+        ),
+        (
+            {"nodes": [node(1, 1, fpgaLatency=1e305)]},
+            r"nodes\[0\]: fpgaLatency is 1e\+305; expected",
+        ),
         ({"nodes": [node(1, 2.0, size=-1)]}, r"nodes\[0\]: size is -1.0; expected"),
         ({"nodes": [node(1, 2.0), node(1, 3.0)]}, r"nodes\[1\]: id 1 is that of nodes\[0\], too"),
-        ({"edges": [edge(1, 2, -0.5)]}, r"edges\[0\]: cost is -0.5; expected a number >= 0"),
+        (
+            {"edges": [edge(1, 2, -0.5)]},
+            r"edges\[0\]: cost is -0.5; expected a number from 0 to 1e\+290",
+        ),
+        ({"edges": [edge(1, 2, 1e305)]}, r"edges\[0\]: cost is 1e\+305; expected a number from 0"),
         ({"edges": [edge(1, 4, 0.5)]}, r"edges\[0\]: destId 4 is the id of no node"),
         (
             {"edges": [edge(1, 2, 0.5), edge(1, 2, 0.5)]},
