@@ -12,6 +12,7 @@ import numpy as np
 
 from placer import files
 from placer.cluster import Cluster
+from placer.errors import FormatError
 from placer.graph import OpGraph
 from placer.tf._wire import OpTimes
 
@@ -68,6 +69,16 @@ def key_of(devices: Sequence[int], previous: Sequence[int]) -> bytes:
     return np.array([*devices, *previous], np.int32).tobytes()
 
 
+def _check_indices(where: str, values: list[int], length: int, first: int, end: int) -> None:
+    if len(values) != length:
+        raise FormatError(f"{where} has {len(values)} entries; expected {length}, one for each op")
+    for position, value in enumerate(values):
+        if not first <= value < end:
+            raise FormatError(
+                f"{where}[{position}] is {value}; expected one from {first} to {end - 1}"
+            )
+
+
 class MeasurementLog:
     """A file with a line of JSON for each measurement of a graph on a cluster.
 
@@ -98,15 +109,25 @@ class MeasurementLog:
         A last line that is cut off, as where its writer was killed, is removed.
 
         Raises:
-            FormatError: Another line is not of this format.
+            FormatError: Another line is not of this format, or does not fit the graph and the
+                cluster that it names.
         """
         found = {}
-        for line in files.read_json_lines(self.path, self.Line):
+        for number, line in enumerate(files.read_json_lines(self.path, self.Line), start=1):
             if (line.graph, line.cluster) == (self._graph.fingerprint, self._cluster.fingerprint):
+                self._check(f"{self.path}:{number}", line)
                 found[key_of(line.devices, line.previous)] = Measurement(
                     line.step_seconds, line.warmup_seconds, line.reason, line.others_share
                 )
         return found
+
+    def _check(self, where: str, line: Line) -> None:
+        num_ops = self._graph.num_ops
+        _check_indices(f"{where}: devices", line.devices, num_ops, 0, self._cluster.num_devices)
+        if line.previous:
+            _check_indices(f"{where}: previous", line.previous, num_ops, -1, num_ops)
+        if line.reason is None and not line.step_seconds:
+            raise FormatError(f"{where}: step_seconds is empty; expected some, or a reason")
 
     def append(self, devices: Sequence[int], previous: Sequence[int], found: Measurement) -> None:
         """Adds a measurement.

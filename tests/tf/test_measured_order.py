@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import placer.tf
 from placer.cluster import Cluster, Device, Link
-from placer.errors import ClusterError, PlacementError, PlacerError, UsageError
+from placer.errors import ClusterError, FormatError, PlacementError, PlacerError, UsageError
 from placer.grouping import OpGroups
 from placer.placement import Placement
 from placer.problem import Problem
@@ -29,6 +29,8 @@ from placer.tf._wire import Request
 from placer.tf.measure import MeasuredEvaluator
 from placer.tf.measurements import Measurement, MeasurementLog
 from placer.tf.profile import with_seconds
+from tests.experiments.builders import cluster as pair
+from tests.experiments.builders import graph as chains
 from tests.tf.faults import children
 from tests.tf.placing import CPUS, NUM_DEVICES, four_cpus, random_placement
 
@@ -171,6 +173,30 @@ def test_orders_do_not_mix(tmp_path, requests) -> None:
         step_times = evaluator.evaluate(devices[None]).step_time_seconds
         assert step_times.tolist() == [again.step_time_seconds]
     assert [request.previous for request in requests] == [line["previous"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": [0] * 13}, "devices has 13 entries; expected 14, one for each op"),
+        ({"devices": [0] * 13 + [3]}, r"devices\[13\] is 3; expected one from 0 to 2"),
+        ({"devices": [99999999999] * 14}, r"devices\[0\] is 99999999999; expected"),
+        ({"previous": [-1]}, "previous has 1 entries; expected 14"),
+        ({"previous": [-2] * 14}, r"previous\[0\] is -2; expected one from -1 to 13"),
+        ({"step_seconds": []}, "step_seconds is empty; expected some, or a reason"),
+    ],
+)
+def test_a_log_that_does_not_fit(tmp_path, changes, message) -> None:
+    """A line of the same graph and cluster is checked against them."""
+    log = MeasurementLog(tmp_path / "steps.jsonl", chains(), pair())
+    log.append([0] * 14, [], Measurement(reason="the process was killed"))
+    log.append([1] * 14, [-1] * 14, Measurement((0.5,)))
+    good = log.path.read_text()
+    assert len(log.read()) == 2
+    line = json.loads(good.splitlines()[1])
+    log.path.write_text(f"{good}{json.dumps({**line, **changes})}\n")
+    with pytest.raises(FormatError, match=rf"steps\.jsonl:3: {message}"):
+        log.read()
 
 
 def test_a_problem_is_searched_in_its_order(requests) -> None:
