@@ -40,10 +40,12 @@ def import_problem(
     cpu: Annotated[bool, typer.Option("--cpu", help="Have a CPU beside them.")] = False,
 ) -> None:
     """Read a problem that others published, as a graph and a cluster."""
+    from experiments import profiling
     from placer import importers
 
-    if out_cluster is not None and out_cluster == out_graph:
-        raise UsageError(f"--out-graph and --out-cluster would both write {out_graph}")
+    profiling.check_suffix(out_graph, (".json", ".json.gz"))
+    if out_cluster is not None:
+        profiling.check_suffix(out_cluster, (".toml",))
     graph, cluster = importers.read(file, format_name, num_devices=devices, cpu=cpu)
     if out_cluster is not None and cluster is None:
         raise UsageError(f"{file}: says nothing of devices; expected no --out-cluster")

@@ -55,7 +55,11 @@ def test_import_without_a_cluster(placer) -> None:
         (["--format", "cost-graph"], "d.txt: not a CostGraphDef in text form (line 1:1 : "),
         (
             ["--format", "doppler", "--out-cluster", "g2.json"],
-            "--out-graph and --out-cluster would both write g2.json",
+            "g2.json: unknown suffix; expected .toml",
+        ),
+        (
+            ["--format", "doppler", "--out-graph", "g.txt"],
+            "g.txt: unknown suffix; expected .json or .json.gz",
         ),
     ],
 )
