@@ -215,6 +215,20 @@ def decode_json(content: bytes, kind: type[T], where: str) -> T:
         FormatError: Not JSON, another format, or fields that do not fit; the message has the path.
     """
     result = _decode(content, kind, where, "JSON", msgspec.json.decode)
+    check_keys_once(content, where)
+    return result
+
+
+def check_keys_once(content: bytes, where: str) -> None:
+    """Refuses JSON with a key twice in one object, of which msgspec lets the last one win.
+
+    Args:
+        content: JSON that msgspec has read.
+        where: What to call the document in messages.
+
+    Raises:
+        FormatError: There is one.
+    """
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         names = [name for name, _ in pairs]
@@ -222,8 +236,8 @@ def decode_json(content: bytes, kind: type[T], where: str) -> T:
             twice = next(name for name in names if names.count(name) > 1)
             raise FormatError(f"{where}: key {twice!r} is given twice in one object")
 
-    json.loads(content, object_pairs_hook=check)  # msgspec lets the last one win
-    return result
+    # integers may have more digits than Python turns into numbers
+    json.loads(content, object_pairs_hook=check, parse_int=str)
 
 
 def decode_toml(content: bytes, kind: type[T], where: str) -> T:

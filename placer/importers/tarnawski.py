@@ -160,8 +160,10 @@ def _tensor_bytes(milliseconds: float) -> float:
 
 def _decode(path: str | os.PathLike[str]) -> _Workload:
     """The file, checked but for cycles."""
+    content = files.read_bytes(path)
     try:
-        workload = msgspec.json.decode(files.read_bytes(path), type=_Workload)
+        workload = msgspec.json.decode(content, type=_Workload)
+        files.check_keys_once(content, str(path))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: not a workload in JSON ({error})") from None
     except RecursionError:

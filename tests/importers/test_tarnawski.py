@@ -190,6 +190,18 @@ def test_wrong_files(tmp_path: Path, changes: dict[str, object], line: str) -> N
         read(tmp_path, workload(**changes))
 
 
+def test_keys_given_twice(tmp_path: Path) -> None:
+    """Of a file, of a node, and of what is not read; numbers that are not read may be any."""
+    path = tmp_path / "twice.json"
+    text = json.dumps(workload(note={"a": 0})).replace('"a": 0', f'"a": {"1" * 5000}')
+    path.write_text(text)
+    importers.read(path, "tarnawski")
+    for key in ("maxSizePerFPGA", "fpgaLatency", "a"):
+        path.write_text(text.replace(f'"{key}"', f'"{key}": 1, "{key}"', 1))
+        with pytest.raises(FormatError, match=f"twice.json: key '{key}' is given twice in one ob"):
+            importers.read(path, "tarnawski")
+
+
 def test_cycles(tmp_path: Path) -> None:
     edges = [edge(1, 2, 0.5), edge(2, 3, 0.5), edge(3, 1, 0.5)]
     with pytest.raises(GraphError, match=r"triangle\.json: the graph has a cycle: .*middle"):
