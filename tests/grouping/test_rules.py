@@ -197,7 +197,9 @@ def test_one_op_and_one_group() -> None:
 @pytest.mark.parametrize("num_groups", [0, -3])
 def test_less_than_one_group_is_refused(num_groups: int) -> None:
     """The message says what was given."""
-    with pytest.raises(UsageError, match=f"num_groups is {num_groups}; expected at least 1"):
+    with pytest.raises(
+        UsageError, match=f"num_groups is {num_groups}; expected a whole number >= 1"
+    ):
         _group(_op("only"), num_groups=num_groups)
 
 
