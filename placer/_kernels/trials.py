@@ -8,9 +8,6 @@ ops have started as in the base, and all that can still have an effect is as in 
 shift in time by a constant, the rest is the base's, shifted, up to the next op that the move
 touches: the next cut. If there is none, the step time is known.
 
-What can have an effect: when devices and channels get free, what is under way, and the order of the
-ops that are queued. What lies in the past counts as equal.
-
 Times are in the base's coordinates: after a shift, the clock is set back by it.
 """
 
@@ -34,10 +31,19 @@ from placer._kernels.base import (
     span_at,
     start_of,
 )
+from placer._kernels.convergence import has_converged, has_received, queues_are_in_order
 from placer._kernels.heaps import pop_event, push_event
 from placer._kernels.jit import greater, helper, jit, lesser, subroutine, whole
+from placer._kernels.moved_ops import (
+    can_wait,
+    is_queued,
+    may_move,
+    next_cut,
+    set_back,
+    surely_fits,
+)
 from placer._move_tables import NONE, Indices, MoveTables, Records
-from placer._tables import Addresses, Bools, Floats
+from placer._tables import Addresses, Floats
 
 UNKNOWN = -1.0
 """In place of a step time: a full run must tell."""
@@ -171,224 +177,6 @@ def _see(
     node.arrived_ns = node.base_arrived_ns = arrived_ns
 
 
-@helper
-def _clock_after(ns: float, now: float) -> float:
-    """How long after now; what is past counts as now."""
-    return greater(ns, now) - now
-
-
-@helper
-def _has_converged(m: MoveTables, now: float, base_now: float, num_used: int) -> bool:
-    """Whether devices and channels get free as in the base at `base_now`."""
-    for device in range(len(m.devices)):
-        here = m.devices[device]
-        last = op_before(m.ops, m.devices, device, here.expected)
-        while last != NONE and start_of(m.ops, m.late_ns, last) >= base_now:
-            last = m.ops[last].previous  # a moved op that stays away
-        free_ns = 0.0 if last == NONE else finish_of(m.ops, m.late_ns, last)
-        if _clock_after(here.free_ns, now) != _clock_after(free_ns, base_now):
-            return False
-    for i in range(num_used):
-        channel = m.channels[m.channels[i].used]
-        if _clock_after(channel.free_ns, now) != _clock_after(channel.base_free_ns, base_now):
-            return False
-    return True
-
-
-@helper
-def _has_received(m: MoveTables, now: float, base_now: float, num_seen: int, cut: int) -> bool:
-    """Whether what is under way gets to ops that have not started when it does in the base."""
-    for i in range(num_seen):
-        node = m.ops[m.seen[i]]
-        if node.started != cut and _clock_after(node.arrived_ns, now) != _clock_after(
-            node.base_arrived_ns, base_now
-        ):
-            return False
-    return True
-
-
-@helper
-def _was_ready_at_cut(nodes: Records, late_ns: Floats, op: int, cut_ns: float, trial: int) -> bool:
-    """Whether an op that has not started was ready, or about to get so, at the cut."""
-    was_ready: bool = last_producer_of(nodes, late_ns, op) < cut_ns and nodes[op].moved != trial
-    return was_ready
-
-
-@subroutine
-def _queues_are_in_order(m: MoveTables, cut_ns: float, trial: int) -> bool:
-    """Whether what is queued will start in the order of the base."""
-    copy_ns, copy_op = m.copy_ns, m.copy_op
-    zero = whole(0)  # callees would be compiled once more for a literal
-    for device in range(len(m.devices)):
-        here = m.devices[device]
-        # all that got ready since the cut, in the order in which it will start
-        size = zero
-        for i in range(here.heap_size):
-            copy_ns[size] = m.queue_ns[here.room + i]
-            copy_op[size] = m.queue_op[here.room + i]
-            size += 1
-        for i in range(here.line_head, here.line_end):
-            op = m.line[i]
-            push_event(copy_ns, copy_op, zero, size, m.ops[op].arrived_ns, op)
-            size += 1
-        waiting, last_ns = here.waiting, -1.0
-        while size > 0:
-            ns = copy_ns[0]
-            op = pop_event(copy_ns, copy_op, zero, size)
-            size -= 1
-            if m.ops[op].moved == trial:
-                continue
-            start_ns = start_of(m.ops, m.late_ns, op)
-            if start_ns < last_ns:
-                return False
-            last_ns = start_ns
-            # what was ready at the cut and is before it in the base must be so now
-            while waiting != NONE and start_of(m.ops, m.late_ns, waiting) < start_ns:
-                other_ns = ready_of(m.ops, m.late_ns, waiting)
-                if (other_ns > ns or (other_ns == ns and waiting > op)) and _was_ready_at_cut(
-                    m.ops, m.late_ns, waiting, cut_ns, trial
-                ):
-                    return False
-                waiting = m.ops[waiting].next
-            # and no more
-            behind = waiting
-            while behind != NONE:
-                other_ns = ready_of(m.ops, m.late_ns, behind)
-                if other_ns > ns or (other_ns == ns and behind > op):
-                    break
-                if _was_ready_at_cut(m.ops, m.late_ns, behind, cut_ns, trial):
-                    return False
-                behind = m.ops[behind].next
-    return True
-
-
-@helper
-def _may_move(nodes: Records, needs: Records, allowed: Bools, ops: Indices, device: int) -> bool:
-    """Whether all ops may be on a device, with all of their colocation groups."""
-    for op in ops:
-        needs[needs[op].colocated_with].group_count += 1
-    may_move = True
-    for op in ops:
-        first = needs[op].colocated_with
-        is_whole = needs[first].group_count == needs[first].group_size
-        stays = nodes[op].device == device
-        may_move = may_move and allowed[op, device] and (is_whole or stays)
-    for op in ops:
-        needs[needs[op].colocated_with].group_count = 0
-    return may_move
-
-
-@helper
-def _surely_fits(
-    nodes: Records, needs: Records, devices: Records, ops: Indices, device: int, trial: int
-) -> bool:
-    """Whether memory suffices even if nothing is freed.
-
-    Elsewhere a move takes no more than before: where an op was, a copy of its outputs may come, in
-    place of the outputs.
-    """
-    needed = devices[device].needed_bytes
-    for op in ops:
-        if nodes[op].moved == trial:
-            needed += needs[op].most_bytes
-    fits: bool = needed <= devices[device].certain_bytes
-    return fits
-
-
-@helper
-def _is_queued(nodes: Records, op: int, trial: int) -> bool:
-    """Whether a moved op is ready, or about to get so, and has not started."""
-    node = nodes[op]
-    queued: bool = node.moved == trial and node.missing == 0 and node.started == 0
-    return queued
-
-
-@helper
-def _is_sooner(nodes: Records, late_ns: Floats, other: int, op: int, ns: float) -> bool:
-    """Whether another op is ready in the base before one that gets ready at `ns`."""
-    if other == NONE:
-        return False
-    other_ns = ready_of(nodes, late_ns, other)
-    sooner: bool = other_ns < ns or (other_ns == ns and other < op)
-    return sooner
-
-
-@helper
-def _turn(m: MoveTables, op: int, device: int, ns: float) -> float:
-    """When an op that gets ready at `ns` would start on a device of the base."""
-    # spans, too, begin with ops in the order in which they get ready
-    low, high = 0, len(m.first_ops)
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if _is_sooner(m.ops, m.late_ns, m.first_ops[middle, device], op, ns):
-            low = middle
-        else:
-            high = middle
-    behind = m.first_ops[low, device]
-    while _is_sooner(m.ops, m.late_ns, behind, op, ns):
-        behind = m.ops[behind].next
-    last = op_before(m.ops, m.devices, device, behind)
-    if last != NONE:
-        ns = greater(ns, finish_of(m.ops, m.late_ns, last))
-    return ns
-
-
-@subroutine
-def _next_cut(
-    m: MoveTables, ops: Indices, device: int, trial: int, num_disturbed: int, num_queued: int
-) -> float:
-    """The first instant at which the move makes a difference, as far as is known."""
-    cut_ns = np.inf
-    if num_disturbed > 0:
-        cut_ns = m.disturbed_ns[0]
-    if num_queued > 0:
-        for op in ops:
-            if _is_queued(m.ops, op, trial):
-                cut_ns = lesser(cut_ns, _turn(m, op, device, m.ops[op].arrived_ns))
-    return cut_ns
-
-
-@helper
-def _has_time_of_base(nodes: Records, op: int, trial: int) -> bool:
-    """Whether an op that got ready since the cut did so when it does in the base."""
-    node = nodes[op]
-    same: bool = node.moved == trial or node.arrived_ns == node.base_arrived_ns
-    return same
-
-
-@subroutine
-def _can_wait(
-    m: MoveTables, ops: Indices, device: int, trial: int, now: float, late: float
-) -> bool:
-    """Whether moved ops that are queued keep their place when the clock is set back.
-
-    They do if they are still under way, as all that is has the same shift; or if there is no shift
-    and those that are queued with them have the times of the base.
-    """
-    is_one_waiting = False
-    for op in ops:
-        if _is_queued(m.ops, op, trial) and m.ops[op].arrived_ns <= now:
-            is_one_waiting = True
-    if not is_one_waiting:
-        return True
-    here = m.devices[device]
-    can_wait = late == 0.0
-    for i in range(here.heap_size):
-        op = m.queue_op[here.room + i]
-        can_wait = can_wait and _has_time_of_base(m.ops, op, trial)
-    for i in range(here.line_head, here.line_end):
-        can_wait = can_wait and _has_time_of_base(m.ops, m.line[i], trial)
-    return can_wait
-
-
-@subroutine
-def _set_back(nodes: Records, ops: Indices, trial: int, late: float) -> None:
-    """Sets the clock back for what moved ops have received."""
-    for op in ops:
-        if nodes[op].moved == trial:
-            nodes[op].arrived_ns -= late
-
-
 @subroutine
 def _forget_stamps(m: MoveTables) -> None:
     """Begins counting anew before a stamp would not fit into 32 bits."""
@@ -439,7 +227,7 @@ def try_move(
 
     m.counters[STARTED] = m.counters[WINDOWS] = 0
     m.counters[TARGET] = device
-    if not _may_move(m.ops, m.needs, m.allowed, ops, device):
+    if not may_move(m.ops, m.needs, m.allowed, ops, device):
         return np.inf, 0
     if greater(m.counters[TRIALS], m.counters[CUTS]) > _MOST_STAMPS:
         _forget_stamps(m)
@@ -453,7 +241,7 @@ def try_move(
             num_moving += 1
     if num_moving == 0:
         return step_ns, 0
-    if not _surely_fits(m.ops, m.needs, m.devices, ops, device, trial):
+    if not surely_fits(m.ops, m.needs, m.devices, ops, device, trial):
         return UNKNOWN, 0
 
     # what makes a difference: the moved ops, and those that send them something, by start
@@ -489,7 +277,7 @@ def try_move(
     num_starts = zero
     num_moved = num_passed = 0  # moved ops that have started now, and in the base
     last_moved = -1.0  # latest start in the base of one that has started now
-    cut_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
+    cut_ns = next_cut(m, ops, device, trial, num_disturbed, num_queued)
     while True:
         m.counters[CUTS] += 1
         cut = whole(m.counters[CUTS])
@@ -503,7 +291,7 @@ def try_move(
             _find_candidate(m, other, cut_ns, reach_ns, trial)
         if num_queued > 0:
             for op in ops:
-                if _is_queued(m.ops, op, trial):
+                if is_queued(m.ops, op, trial):
                     _enqueue(m, device, op, m.ops[op].arrived_ns)
 
         num_seen = num_used = zero
@@ -556,23 +344,23 @@ def try_move(
                 if (
                     num_moved == num_passed
                     and (late == 0.0 or reach_ns <= lesser(now, base_now))
-                    and _has_converged(m, now, base_now, num_used)
-                    and _has_received(m, now, base_now, num_seen, cut)
-                    and _queues_are_in_order(m, cut_ns, trial)
+                    and has_converged(m, now, base_now, num_used)
+                    and has_received(m, now, base_now, num_seen, cut)
+                    and queues_are_in_order(m, cut_ns, trial)
                 ):
                     until_ns, span = base_now + shift, zero + node.span
                     if num_disturbed == 0 and num_moved == num_moving:
                         _end_window(m, cut_ns + shift, until_ns, span, late, num_starts)
                         return step_ns + shift + late, num_starts
-                    if _can_wait(m, ops, device, trial, now, late):
-                        _set_back(m.ops, ops, trial, late)
-                        next_ns = _next_cut(m, ops, device, trial, num_disturbed, num_queued)
+                    if can_wait(m, ops, device, trial, now, late):
+                        set_back(m.ops, ops, trial, late)
+                        next_ns = next_cut(m, ops, device, trial, num_disturbed, num_queued)
                         if next_ns > base_now:
                             _end_window(m, cut_ns + shift, until_ns, span, late, num_starts)
                             cut_ns = next_ns
                             shift += late
                             break
-                        _set_back(m.ops, ops, trial, -late)
+                        set_back(m.ops, ops, trial, -late)
             if num_starts >= most_starts:
                 return UNKNOWN, num_starts
             begun = m.starts[num_starts]
