@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from placer.errors import FormatError
 from placer.files import replacing
+from placer.problem import Problem
 
 FORMAT = "placer.checkpoint/1"
 
@@ -53,3 +55,41 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a checkpoint of format {FORMAT!r}")
     return arrays, facts
+
+
+def identity(problem: Problem) -> dict[str, Any]:
+    """What a checkpoint must agree on with the problem that it is restored for."""
+    priorities = problem.priorities
+    return {
+        "graph": problem.graph.fingerprint,
+        "cluster": problem.cluster.fingerprint,
+        "num_groups": problem.num_groups,
+        "group_of_op": _hash(problem.groups.group_of_op),
+        "order": problem.order,
+        "priorities": priorities if priorities is None else _hash(priorities),
+    }
+
+
+def check_made_for(
+    path: str | os.PathLike[str], facts: Mapping[str, Any], problem: Problem
+) -> None:
+    """Checks that a checkpoint is of a problem.
+
+    Raises:
+        FormatError: It names none, or another one.
+    """
+    made_for = facts.get("problem")
+    if not isinstance(made_for, dict):
+        raise FormatError(f"{path}: not a whole checkpoint (it names no problem)")
+    if made_for != identity(problem):
+        raise FormatError(
+            f"{path}: made for {_describe(made_for)}; the problem is {_describe(identity(problem))}"
+        )
+
+
+def _hash(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _describe(identity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {str(value)[:15]}" for key, value in identity.items())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -303,7 +302,7 @@ class Trainer:
         if self.first is not None:
             arrays["first"] = self.first
         facts = {
-            "problem": _identity(self.problem),
+            "problem": checkpoint.identity(self.problem),
             "config": dataclasses.asdict(self.config),
             "seed": self.seed,
             "evaluations": self.evaluations,
@@ -322,14 +321,7 @@ class Trainer:
             FormatError: The file is missing, no checkpoint, or of another problem.
         """
         arrays, facts = checkpoint.load(path)
-        made_for = facts.get("problem")
-        if not isinstance(made_for, dict):
-            raise FormatError(f"{path}: not a whole checkpoint (it names no problem)")
-        if made_for != _identity(problem):
-            raise FormatError(
-                f"{path}: made for {_describe(made_for)}; "
-                f"the problem is {_describe(_identity(problem))}"
-            )
+        checkpoint.check_made_for(path, facts, problem)
         try:
             return cls._restored(problem, arrays, facts)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -484,27 +476,6 @@ class Trainer:
     def _entropy_coef(self) -> float:
         spent = self.evaluations / len(self.best_so_far)
         return (1 - spent) * self.config.entropy_coef + spent * self.config.final_entropy_coef
-
-
-def _identity(problem: Problem) -> dict[str, Any]:
-    """What a checkpoint must agree on with the problem that it is restored for."""
-    priorities = problem.priorities
-    return {
-        "graph": problem.graph.fingerprint,
-        "cluster": problem.cluster.fingerprint,
-        "num_groups": problem.num_groups,
-        "group_of_op": _hash(problem.groups.group_of_op),
-        "order": problem.order,
-        "priorities": priorities if priorities is None else _hash(priorities),
-    }
-
-
-def _hash(array: NDArray[Any]) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def _describe(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {str(value)[:15]}" for key, value in identity.items())
 
 
 def search(
