@@ -173,10 +173,12 @@ class PretrainedPolicy:
         seconds: float | None = None,
         start: NDArray[np.int32] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        config: TrainingConfig = MODERN,
     ) -> SearchResult:
         """Places a graph as :meth:`search` with 48 evaluations, then trains from the best of these.
 
-        Training evaluates the best again, as any start.
+        Training evaluates the best again, as any start. `config` says how to train, as in
+        :meth:`trainer`.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
         """
@@ -204,6 +206,7 @@ class PretrainedPolicy:
             return dataclasses.replace(found, method=FINE_TUNED)
         trainer = self.trainer(
             problem,
+            config,
             evaluations=evaluations - num_tried,
             seed=seed,
             start=start if found is None else found.choices,

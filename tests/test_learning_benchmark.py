@@ -13,8 +13,9 @@ import pytest
 import placer
 from placer import files
 from policies.config import MODERN, TrainingConfig
+from policies.pretrained import NETWORK, bundled
 from tests.benchmarks import learning, learning_plan, learning_runs
-from tests.benchmarks.learning_plan import Plan
+from tests.benchmarks.learning_plan import SAMPLES_FROM_NOTHING, Plan
 from tests.benchmarks.learning_runs import Cell, Outcome, Results, Run, Start, Subject
 from tests.benchmarks.measuring import Criterion, Report
 from tests.toys import make_toy
@@ -180,6 +181,8 @@ def test_transfer_is_judged_against_training_from_scratch(tmp_path: Path) -> Non
         "modern, from nothing": {"nmt": 2.5, "resnet50": 2.5},
         "zero_shot": {"nmt": 2.1, "resnet50": 2.3},
         "pretrained": {"nmt": 2, "resnet50": 1.8},
+        "no moves, from nothing": {"nmt": 2.0, "resnet50": 2.0},
+        "pretrained, no moves": {"nmt": 1.9, "resnet50": 2.0},
     }
     budgets = set()
 
@@ -189,22 +192,35 @@ def test_transfer_is_judged_against_training_from_scratch(tmp_path: Path) -> Non
 
     report = part.report(plan, made_up(tmp_path, part.runs(plan), step_time))
     scratch = {("modern", 3_000), ("modern, from nothing", 3_000)}
-    assert budgets == {("zero_shot", 48), ("pretrained", 300), *scratch}
-    assert [criterion.verdict() for criterion in report.criteria] == ["MISS", "ok", "ok", "ok"]
+    samples = {("no moves, from nothing", 3_000), ("pretrained, no moves", 300)}
+    assert budgets == {("zero_shot", 48), ("pretrained", 300), *scratch, *samples}
+    verdicts = [criterion.verdict() for criterion in report.criteria]
+    assert verdicts == ["MISS", "ok", "ok", "ok", "MISS", "ok"]
     assert report.criteria[0].measured == "1.099, worst 1.150: resnet50 on p100x4, fifo"
     assert report.tables[0].rows[0][3:] == (
         *("4000.00", "2000.00", "2500.00", "2100.00", "2000.00"),
         *("1.050", "0.840", "1.000", "0.800"),
     )
+    assert report.tables[1].rows[1][4:] == ("2000.00", "2300.00", "2000.00", "1.150", "1.000")
 
 
-def test_zero_shot_runs_no_heuristics(tmp_path: Path, toy: Cell) -> None:
+@pytest.mark.parametrize("subject", ["zero_shot", "pretrained, no moves"])
+def test_no_heuristics_are_run_for_who_does_not_use_them(
+    tmp_path: Path, toy: Cell, subject: str
+) -> None:
     """All of its budget are placements of the bundled policy."""
-    run = Subject("zero_shot").run(toy, 4, seed=0)
+    run = Subject(subject).run(toy, 50, seed=0)
     results = Results(tmp_path / "out")
     assert results.finish([run]) == []
     assert results[run].heuristics == 0
-    assert results[run].curve[-1][0] <= 4
+    assert results[run].curve[-1][0] <= 50
+
+
+def test_what_learns_from_nothing_without_moves_is_the_network_of_the_bundled_policy() -> None:
+    """So the two differ by what was learned before."""
+    config = SAMPLES_FROM_NOTHING.config
+    assert config is not None
+    assert (config.network, config.hidden) == (NETWORK, bundled().hidden)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,14 @@ from typing import Any
 from experiments.workloads import WORKLOADS
 from placer.placement import Order
 from policies.config import COLOCRL, MODERN
-from tests.benchmarks.learning_runs import ZERO_SHOT, Cell, Run, Subject
+from tests.benchmarks.learning_runs import (
+    NO_MOVES,
+    PRETRAINED_NO_MOVES,
+    ZERO_SHOT,
+    Cell,
+    Run,
+    Subject,
+)
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "from nothing: no start, no prior": {"prior_deviations": 0.0},
@@ -40,6 +47,17 @@ ANNEALING = Subject("annealing")
 PRETRAINED = Subject("pretrained")
 WALK = Subject("walk")
 ZERO_SHOT_POLICY = Subject(ZERO_SHOT)
+SAMPLES_FROM_NOTHING = Subject(
+    NO_MOVES,
+    dataclasses.replace(
+        MODERN,
+        network="graph",
+        hidden=32,  # as the bundled policy
+        prior_deviations=0.0,
+        move_share=0.0,
+    ),
+)
+PRETRAINED_SAMPLES = Subject(PRETRAINED_NO_MOVES)
 VARIANTS = tuple(
     Subject(name, dataclasses.replace(MODERN, **changes)) for name, changes in ABLATIONS.items()
 )
@@ -103,4 +121,6 @@ def of_transfer(plan: Plan) -> tuple[tuple[str, Subject, int], ...]:
         (FROM_NOTHING.name, FROM_NOTHING, plan.budgets[-1]),
         ("zero-shot", ZERO_SHOT_POLICY, SAMPLES),
         ("trained on", PRETRAINED, plan.budgets[0]),
+        (SAMPLES_FROM_NOTHING.name, SAMPLES_FROM_NOTHING, plan.budgets[-1]),
+        ("trained on, no moves", PRETRAINED_SAMPLES, plan.budgets[0]),
     )

@@ -26,14 +26,19 @@ from placer.heuristics import evaluate_heuristics, with_order_of
 from placer.placement import Order
 from placer.problem import Problem, SearchResult
 from placer.strategies import STRATEGIES, resolve
-from policies.config import TrainingConfig
+from policies.config import MODERN, TrainingConfig
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 ZERO_SHOT = "zero_shot"
 """Places by the bundled policy without training; it runs no heuristics."""
-_WITH_POLICY = ZERO_SHOT, "pretrained"
+NO_MOVES = "no moves, from nothing"
+"""The network of the bundled policy, learning from its samples and nothing else."""
+PRETRAINED_NO_MOVES = "pretrained, no moves"
+"""The bundled policy, trained on by its samples, without moves."""
+_WITH_POLICY = ZERO_SHOT, PRETRAINED_NO_MOVES, "pretrained"
+_WITHOUT_HEURISTICS = ZERO_SHOT, NO_MOVES, PRETRAINED_NO_MOVES
 
 
 class Cell(NamedTuple):
@@ -260,7 +265,7 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
         UsageError: The heuristics took all of the budget.
     """
     run, start = piece
-    heuristics = 0 if run.subject == ZERO_SHOT else start.evaluations
+    heuristics = 0 if run.subject in _WITHOUT_HEURISTICS else start.evaluations
     left = run.evaluations - heuristics
     if left < 1:
         raise UsageError(f"the heuristics take {start.evaluations} evaluations; expected more")
@@ -284,6 +289,11 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
             from policies.pretrained import bundled
 
             found = bundled().search(problem, evaluations=left, seed=run.seed)
+        elif run.subject == PRETRAINED_NO_MOVES:
+            from policies.pretrained import bundled
+
+            config = dataclasses.replace(MODERN, move_share=0.0)
+            found = bundled().fine_tune(problem, evaluations=left, seed=run.seed, config=config)
         else:
             search = resolve("strategy", run.subject, STRATEGIES)
             found = search(problem, evaluations=left, seed=run.seed, start=choices)
