@@ -207,33 +207,41 @@ class Cluster:
     @functools.cached_property
     def channel_names(self) -> tuple[str, ...]:
         """Name of each channel; see :attr:`channel_ids`."""
-        return tuple(dict.fromkeys(name for name in self._channels.values() if name is not None))
+        return tuple(_channel_name(key) for key in self._channel_index)
 
     @functools.cached_property
-    def _channels(self) -> dict[tuple[int, int], str | None]:
-        """Channel name of every ordered pair, None where transfers never queue."""
+    def _channels(self) -> dict[tuple[int, int], tuple[str, ...] | None]:
+        """Channel of every ordered pair, None where transfers never queue."""
         return {
-            pair: _channel_name(link.channel, *(self.devices[i].name for i in pair))
+            pair: _channel_key(link.channel, *(self.devices[i].name for i in pair))
             for pair, link in sorted(self._pair_links.items())
         }
 
     @functools.cached_property
+    def _channel_index(self) -> dict[tuple[str, ...], int]:
+        """Index of each channel."""
+        keys = dict.fromkeys(key for key in self._channels.values() if key is not None)
+        return {key: i for i, key in enumerate(keys)}
+
+    @functools.cached_property
     def channel_ids(self) -> NDArray[np.int32]:
         """Channel of each ordered pair, ``[num_devices, num_devices]``; -1 for no contention."""
-        ids = {name: i for i, name in enumerate(self.channel_names)}
         matrix = np.full((self.num_devices, self.num_devices), -1, np.int32)
-        for pair, name in self._channels.items():
-            matrix[pair] = -1 if name is None else ids[name]
+        for pair, key in self._channels.items():
+            matrix[pair] = -1 if key is None else self._channel_index[key]
         matrix.setflags(write=False)
         return matrix
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of the devices and of what each ordered pair has between it."""
-        links = [
-            (*pair, link.bandwidth, link.latency_seconds, self._channels[pair])
-            for pair, link in sorted(self._pair_links.items())
-        ]
+        # names tell channels apart, unless a word of the user's or a device is called like one
+        are_unlike = len(set(self.channel_names)) == len(self.channel_names)
+        links = []
+        for pair, key in self._channels.items():
+            link = self._pair_links[pair]
+            channel = _channel_name(key) if key is not None and are_unlike else key
+            links.append((*pair, link.bandwidth, link.latency_seconds, channel))
         # repr, as JSON has no word for an infinite memory
         content = repr(([_figures(device) for device in self.devices], links))
         return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
@@ -318,18 +326,31 @@ def preset_clusters() -> dict[str, Path]:
     return {p.stem: p for p in sorted(_PRESETS.glob("*.toml"))}
 
 
-def _channel_name(channel: str, source: str, target: str) -> str | None:
+def _channel_key(channel: str, source: str, target: str) -> tuple[str, ...] | None:
+    """What tells the channel from all others, None for no contention."""
     match channel:
         case "none":
             return None
         case "pair":
-            return f"{source} -> {target}"
+            return channel, source, target
         case "unordered":
-            return " -- ".join(sorted((source, target)))
+            return channel, *sorted((source, target))
         case "source":
+            return channel, source
+        case _:
+            return (channel,)
+
+
+def _channel_name(key: tuple[str, ...]) -> str:
+    match key:
+        case "pair", source, target:
+            return f"{source} -> {target}"
+        case "unordered", first, second:
+            return f"{first} -- {second}"
+        case "source", source:
             return f"{source} -> *"
         case _:
-            return channel
+            return key[0]
 
 
 def _figures(device: Device) -> tuple[object, ...]:

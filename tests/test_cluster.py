@@ -53,6 +53,34 @@ def test_shared_words_are_one_channel_across_links() -> None:
     assert cluster.channel_names == ("nic", "other")
 
 
+def test_a_word_that_reads_like_another_channel_is_a_channel_of_its_own() -> None:
+    """Neither a user's word nor the names of devices join channels that have nothing in common."""
+    links = (
+        Link(("a", "b"), 1.0),
+        Link(("a", "c"), 1.0, channel="a -> b"),
+        Link(("b", "c"), 1.0, channel="none"),
+    )
+    ids = Cluster("c", _devices("a", "b", "c"), links).channel_ids
+    assert ids[0, 2] == ids[2, 0] != ids[0, 1] != ids[1, 0]
+    names = ("a", "a -> b", "b -> c", "c")
+    ids = Cluster("c", _devices(*names), (Link(names, 1.0),)).channel_ids
+    assert len(set(ids[ids >= 0])) == 12
+
+
+def test_the_fingerprint_tells_a_word_from_a_channel_that_reads_like_it() -> None:
+    """They make other schedules."""
+
+    def fingerprint(channel: str) -> str:
+        links = (
+            Link(("a", "b"), 1.0, channel=channel),
+            Link(("a", "c"), 1.0, channel="a -- b"),
+            Link(("b", "c"), 1.0),
+        )
+        return Cluster("c", _devices("a", "b", "c"), links).fingerprint
+
+    assert fingerprint("unordered") != fingerprint("a -- b")
+
+
 @pytest.mark.parametrize(
     ("devices", "links", "message"),
     [
