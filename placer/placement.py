@@ -220,7 +220,8 @@ class Schedule:
         feasible: Whether the placement keeps to every constraint.
         infeasible_because: The reason if not.
         ops: All ops in the user's order.
-        transfers: All transfers by start.
+        transfers: All transfers by start; those that start together, as they entered their
+            channels.
         peak_memory_bytes: Most memory in use at once by device name.
         busy_seconds: Sum of the op durations by device name.
         transfer_bytes: Sum over all transfers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from placer.cluster import Cluster, Device, Link
 from placer.errors import ClusterError, GraphError, PlacementError, UsageError
@@ -39,6 +40,56 @@ def test_every_device_with_too_little_memory_is_named() -> None:
     assert reason == (
         "d0 needs 10.5 bytes of memory, has 10: 0.5 too many, at first for op 'a'; "
         "d1 needs 20 bytes of memory, has 10: 10 too many, at first for op 'b'"
+    )
+
+
+def test_variables_that_are_too_large_name_the_op_with_which_they_become_so() -> None:
+    """Added up in the user's order; what begins later is not named."""
+    ops = graph(
+        op("a", 1, "c", parameter_bytes=6),
+        op("b", 1, parameter_bytes=5),
+        op("c", 1, "", (99,), parameter_bytes=9),
+    )
+    schedule = Simulator(ops, cluster(1, memory_bytes=10)).schedule([0, 0, 0])
+    assert schedule.first_overflow == {"d0": "b"}
+
+
+def test_of_transfers_that_start_together_those_on_idle_channels_overflow_first() -> None:
+    """Before one that waited, though it entered earlier; and transfers before starts of ops."""
+    ops = [
+        op("a", 1, "", (1, 7)),  # its second tensor waits for the first, from 1 to 2
+        op("b", 2, "", (5,)),
+        op("c", 2),
+        op("d", 1, "^c", (9,)),
+        op("e", 1, "a:0 a:1 b:0 d"),
+    ]
+    schedule = Simulator(graph(*ops), cluster(3, memory_bytes=8)).schedule([0, 1, 2, 2, 2])
+    assert [(t.tensor, t.start_seconds) for t in schedule.transfers] == [
+        ("a:0", 1e-9),
+        ("a:1", 2e-9),
+        ("b:0", 2e-9),
+    ]
+    assert schedule.first_overflow == {"d2": "a"}, "1 + 5 bytes fit, 7 more do not"
+    smaller = Simulator(graph(*ops), cluster(3, memory_bytes=5)).schedule([0, 1, 2, 2, 2])
+    assert smaller.first_overflow["d2"] == "b"
+
+
+def test_a_broken_constraint_goes_before_memory() -> None:
+    """Of several, the first op in the user's order."""
+    ops = graph(
+        op("a", 1, "", (20,), colocation_group="x"),
+        op("b", 1),
+        op("c", 1, colocation_group="x"),
+        op("d", 1, device_kinds=("gpu",)),
+    )
+    devices = (Device("d0", "gpu", memory_bytes=10), Device("d1", "cpu", memory_bytes=10))
+    slow = OpGraph.from_ops("slow", [replace(o, seconds={}) for o in ops.ops()])
+    mixed = Cluster("mixed", devices, cluster(2).links)
+    reasons = Simulator(slow, mixed).evaluate([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]).reasons
+    assert reasons == (
+        "op 'c' is on d1, but op 'a' of its colocation group 'x' is on d0",
+        "op 'd' is on d1, of kind 'cpu'; it can run on 'gpu'",
+        "d0 needs 20 bytes of memory, has 10: 10 too many, at first for op 'a'",
     )
 
 
