@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from placer import files
 from placer.errors import ClusterError, UnknownNameError
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _PRESETS = Path(__file__).parent / "clusters"
 
@@ -125,6 +127,8 @@ class Cluster:
             raise ClusterError(f"device name {twice!r} is given twice")
         for link in self.links:
             _check_link(link, self.device_index)
+        object.__setattr__(self, "devices", tuple(map(_plain, self.devices)))
+        object.__setattr__(self, "links", tuple(map(_plain, self.links)))
         self._pair_links  # noqa: B018  (checks that every pair has one link)
 
     @property
@@ -351,6 +355,27 @@ def _channel_name(key: tuple[str, ...]) -> str:
             return f"{source} -> *"
         case _:
             return key[0]
+
+
+def _plain(described: S) -> S:
+    """The same with numbers as a file gives them, so that they are written and digested alike."""
+    changes: dict[str, object] = {}
+    for name, kind, default in _numbers_of(type(described)):
+        value = getattr(described, name)
+        changes[name] = default if value == default else kind(value)
+    if isinstance(described, Device):
+        changes["efficiency"] = tuple(map(_plain, described.efficiency))
+    return msgspec.structs.replace(described, **changes)
+
+
+@functools.cache
+def _numbers_of(kind: type[msgspec.Struct]) -> tuple[tuple[str, type, object], ...]:
+    """Name, type and default of each field that is a number."""
+    return tuple(
+        (field.name, field.type, field.default)
+        for field in msgspec.structs.fields(kind)
+        if field.type in (int, float)
+    )
 
 
 def _figures(device: Device) -> tuple[object, ...]:

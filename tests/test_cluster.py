@@ -67,6 +67,22 @@ def test_a_word_that_reads_like_another_channel_is_a_channel_of_its_own() -> Non
     assert len(set(ids[ids >= 0])) == 12
 
 
+@pytest.mark.parametrize("number", [int, float, np.float64, np.int64])
+def test_numbers_of_any_type_are_those_of_the_file(number: type) -> None:
+    """The file can be written, and has the fingerprint of the cluster that it comes from."""
+    some = {"memory_bytes": number(16), "flops": number(8), "op_overhead_seconds": number(0)}
+    reached = (Efficiency("matmul", number(1), 0.5), Efficiency("conv", number(2)))
+    slots = np.int32(2) if number is np.int64 else 2
+    devices = tuple(Device(n, "gpu", **some, slots=slots, efficiency=reached) for n in ("a", "b"))
+    cluster = Cluster("c", devices, (Link(("a", "b"), number(4), number(0)),))
+    again = Cluster.from_toml(cluster.to_toml())
+    assert again == cluster
+    assert again.fingerprint == cluster.fingerprint
+    given = cluster.to_toml().replace(b"bandwidth = 4", b"latency_seconds = 0.0\nbandwidth = 4")
+    assert given != cluster.to_toml()
+    assert Cluster.from_toml(given).fingerprint == cluster.fingerprint
+
+
 def test_the_fingerprint_tells_a_word_from_a_channel_that_reads_like_it() -> None:
     """They make other schedules."""
 
