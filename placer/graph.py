@@ -190,7 +190,7 @@ class OpGraph:
             ),
             colocation_names=tuple(groups),
             device_kinds=tuple(op.device_kinds for op in ops),
-            seconds=tuple(dict(op.seconds) for op in ops),
+            seconds=tuple({key: float(value) for key, value in op.seconds.items()} for op in ops),
             topological_order=order,
         )
 

@@ -69,6 +69,14 @@ def test_copies_are_equal_and_read_only() -> None:
             other.flops[0] = 1
 
 
+@pytest.mark.parametrize("number", [int, float, np.float64, np.int64])
+def test_figures_of_any_type_are_those_of_the_file(number: type) -> None:
+    """The file can be written, and the graph read from it is equal."""
+    op = Op("a", "Op", flops=number(2), seconds={"gpu": number(1)}, outputs=(Output(number(3)),))
+    graph = OpGraph.from_ops("g", [op])
+    assert OpGraph.from_json(graph.to_json()) == graph
+
+
 def test_any_networkx_graph_is_read() -> None:
     """Plain edges with bytes become tensors, and missing attributes take their defaults."""
     plain = nx.DiGraph()
