@@ -412,11 +412,15 @@ class Trainer:
         """
         budget = len(self.best_so_far) - self.evaluations
         num_moves = min(self.config.batch_size - self.num_samples, budget)
-        moves = _Moves.room_for(num_moves if self.walk.can_move else 0, self.problem.num_groups)
+        ordered = np.argsort(rewards, kind="stable")  # the best is last
+        # nothing can be compared with nan, as of a measurement
+        beginnings = ordered[np.isfinite(rewards[ordered])].tolist()
+        begun = self.walk.choices is not None
+        can_move = self.walk.can_move and (begun or bool(beginnings))
+        moves = _Moves.room_for(num_moves if can_move else 0, self.problem.num_groups)
         if not len(moves.choices):
             return moves
-        beginnings = np.argsort(rewards, kind="stable").tolist()  # the best is last
-        if rewards[beginnings[-1]] > self.walk.reward:
+        if beginnings and rewards[beginnings[-1]] > self.walk.reward:
             self._begin_walk(sampled, rewards, beginnings)
         for row in range(num_moves):
             if self.walk.is_stuck and beginnings:

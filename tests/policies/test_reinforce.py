@@ -374,6 +374,35 @@ def test_a_move_that_is_not_finite_is_neither_made_nor_learned() -> None:
     assert [row.num_feasible for row in trainer.rows] == [4, 4, 4]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "num_skipped"),
+    [(0, 1, 1), (3, 4, 1), (0, 4, 1), (8, 9, 1), (0, 8, 2)],
+    ids=["start", "sample", "samples", "later", "all at first"],
+)
+def test_a_sample_that_is_not_finite_begins_no_walk(
+    first: int, last: int, num_skipped: int
+) -> None:
+    """Moves go on from the best of the others, or wait for a batch that has one."""
+    count = 0
+
+    def evaluate(placements: np.ndarray) -> Evaluations:
+        nonlocal count
+        evaluations = TOY.evaluator.evaluate(placements)
+        numbers = np.arange(count, count + len(placements))
+        count += len(placements)
+        is_nan = (first <= numbers) & (numbers < last)
+        seconds = np.where(is_nan, np.nan, evaluations.step_time_seconds)
+        return dataclasses.replace(evaluations, step_time_seconds=seconds)
+
+    start = np.zeros(TOY.num_groups, np.int32)
+    trainer = Trainer(_with_evaluator(TOY, evaluate), MOVING, evaluations=40, seed=0, start=start)
+    result = trainer.run()
+    assert result.evaluations == count == 40
+    assert trainer.rows[-1].num_skipped_updates == num_skipped
+    assert np.isfinite(trainer.walk.reward)
+    assert np.isfinite(trainer.walk.preferences).all()
+
+
 def test_bad_arguments_are_named() -> None:
     """Budget, seed, start, preset and settings outside their range."""
     for arguments, message in (
