@@ -244,7 +244,7 @@ def _logit_bias(weights: Weights, inputs: GraphInputs) -> Tensor:
     """Prior and learned bias where a device is allowed, next to nothing elsewhere."""
     bias = inputs.prior_logits
     if "group_bias" in weights:
-        bias += weights["group_bias"]
+        bias = bias + weights["group_bias"]  # += would change inputs that are NumPy arrays
     return tf.where(inputs.allowed, bias, tf.constant(MASKED_LOGIT, bias.dtype))
 
 

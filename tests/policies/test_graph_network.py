@@ -110,6 +110,18 @@ def test_samples_are_scored_as_they_were_drawn(toy: GraphInputs, log_probs: np.n
     assert (errors <= 5 * np.sqrt(probs * (1 - probs) / counts.sum()) + 1e-12).all()
 
 
+def test_inputs_that_are_numpy_arrays_stay_as_they_are() -> None:
+    """Called as it is, not compiled, it is a pure function, too."""
+    inputs = _inputs(make_toy(NUM_GROUPS, NUM_DEVICES))
+    before = GraphInputs(*map(np.copy, inputs))
+    weights = _weights(inputs, np.float32)
+    first = graph_network.decisions(weights, inputs, ALL[:2])
+    np.testing.assert_array_equal(graph_network.decisions(weights, inputs, ALL[:2]), first)
+    graph_network.sample(weights, inputs, tf.zeros([NUM_GROUPS, 1, NUM_DEVICES]))
+    for array, copy in zip(inputs, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
 def test_an_untrained_policy_is_its_prior() -> None:
     """With fresh weights each group is independent and its logits are the prior's."""
     inputs = _inputs(make_toy(NUM_GROUPS, NUM_DEVICES))
