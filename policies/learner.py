@@ -46,8 +46,8 @@ class LearnerState(NamedTuple):
         """The inverse of :meth:`to_arrays`; other arrays are ignored."""
         kinds: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
         for key, value in arrays.items():
-            kind, _, name = key.partition("/")
-            if kind in kinds:
+            kind, slash, name = key.partition("/")
+            if slash and kind in kinds:  # a checkpoint has an array "first" that is none of these
                 kinds[kind][name] = value
         return cls(**kinds, count=arrays["count"])
 

@@ -374,6 +374,15 @@ def test_a_move_that_is_not_finite_is_neither_made_nor_learned() -> None:
     assert [row.num_feasible for row in trainer.rows] == [4, 4, 4]
 
 
+def test_a_restored_state_has_what_the_saved_one_had(tmp_path: Path) -> None:
+    """And nothing besides, or the step would be compiled once more for it."""
+    start = np.zeros(TOY.num_groups, np.int32)
+    trainer = Trainer(TOY, SMALL, evaluations=4, seed=0, start=start)
+    trainer.save(tmp_path / "checkpoint.npz")
+    restored = Trainer.restore(tmp_path / "checkpoint.npz", TOY).state
+    assert restored.to_arrays().keys() == trainer.state.to_arrays().keys()
+
+
 @pytest.mark.parametrize(
     ("first", "last", "num_skipped"),
     [(0, 1, 1), (3, 4, 1), (0, 4, 1), (8, 9, 1), (0, 8, 2)],
