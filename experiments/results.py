@@ -159,7 +159,7 @@ def _overview(summaries: Iterable[MethodSummary]) -> str:
     """A row for each method, over all settings."""
     medians: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for row in summaries:
-        found = row.median_seconds if row.num_feasible else math.inf
+        found = row.median_seconds if math.isfinite(row.median_seconds) else math.inf
         medians.setdefault((row.method, row.order), {})[row.workload, row.cluster] = found
     orders = tuple(dict.fromkeys(order for _, order in medians))
     lines = [

@@ -12,6 +12,7 @@ Every message names what was given, what was expected and where::
     ├── MisplacedError                 TensorFlow ran ops elsewhere than asked
     ├── UnknownNameError (KeyError)    a name of nothing we know; says what is near
     └── UsageError (ValueError)        an argument or option outside its range
+        └── UnprovenError              a search that has to prove its result could not
 """
 
 from __future__ import annotations
@@ -54,6 +55,22 @@ class MisplacedError(PlacerError):
 
 class UsageError(PlacerError, ValueError):
     """An argument outside its range."""
+
+
+class UnprovenError(UsageError):
+    """A search that has to prove its result could not, for its budget did not suffice.
+
+    Args:
+        message: What was tried.
+        evaluations: How many placements were evaluated.
+    """
+
+    def __init__(self, message: str, evaluations: int) -> None:
+        super().__init__(message, evaluations)
+        self.evaluations = evaluations
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UnknownNameError(PlacerError, KeyError):

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.comparison.tasks import BOUND, Outcome, Task
 from placer.api import best_start
-from placer.errors import InfeasibleError, UsageError
+from placer.errors import InfeasibleError, UnprovenError, UsageError
 from placer.heuristics import evaluate_heuristics, with_order_of
 from placer.strategies import STRATEGIES, USES_TENSORFLOW, resolve
 
@@ -128,7 +128,10 @@ def _run_search(problem: Problem, task: Task, heuristics: Sequence[Outcome]) -> 
         )
     except (InfeasibleError, UsageError) as error:  # none found, or not for such a problem
         seconds = time.perf_counter() - began
-        return Outcome(task, None, None, str(error), task.evaluations, seconds)
+        evaluations = task.evaluations
+        if isinstance(error, UsageError):
+            evaluations = spent + (error.evaluations if isinstance(error, UnprovenError) else 0)
+        return Outcome(task, None, None, str(error), evaluations, seconds)
     seconds = time.perf_counter() - began
     no_better = start is not None and start.step_time_seconds == found.step_time_seconds
     return Outcome(

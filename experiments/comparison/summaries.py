@@ -30,9 +30,10 @@ class MethodSummary(msgspec.Struct, frozen=True):
         num_seeds: How many seeds were run.
         num_feasible: In how many of them a feasible placement was found.
         best_seconds: Least step time.
-        median_seconds: Median step time.
+        median_seconds: Median step time, where seeds that found nothing are the slowest; nan if it
+            is one of these.
         high_seconds: Greatest step time.
-        speedup: Over the best single device, median.
+        speedup: Over the best single device, median as above.
         lower_bound_seconds: What no placement can be faster than.
         gap: How much longer than the bound the best step takes, as a share of the bound.
         seconds: Wall-clock seconds, median; a strategy's do not include the heuristics.
@@ -101,6 +102,11 @@ def _summarize(rows: Sequence[ComparisonRow]) -> MethodSummary:
     first = rows[0]
     found = [(row.step_time_seconds, row) for row in rows if row.step_time_seconds is not None]
     times = [seconds for seconds, _ in found]
+    # a seed that found nothing counts as slower than any
+    missing = len(rows) - len(found)
+    median = _median([*times, *[math.inf] * missing])
+    speedups = [row.speedup for _, row in found if row.speedup is not None]
+    are_most_found = math.isfinite(median) and speedups
     finished = [row for row in rows if row.failed_because is None]
     gaps = [row.gap for row in rows if row.gap is not None]
     bound = first.lower_bound_seconds
@@ -114,9 +120,9 @@ def _summarize(rows: Sequence[ComparisonRow]) -> MethodSummary:
         num_seeds=len(rows),
         num_feasible=len(times),
         best_seconds=min(times, default=math.nan),
-        median_seconds=_median(times),
+        median_seconds=median if math.isfinite(median) else math.nan,
         high_seconds=max(times, default=math.nan),
-        speedup=_median(row.speedup for row in rows if row.speedup is not None),
+        speedup=_median([*speedups, *[0.0] * missing]) if are_most_found else math.nan,
         lower_bound_seconds=math.nan if bound is None else bound,
         gap=min(gaps, default=math.nan),
         seconds=_median(row.seconds for row in finished),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from placer.bounds import lower_bound
 from placer.cluster import Cluster
-from placer.errors import UsageError
+from placer.errors import UnprovenError, UsageError
 from placer.problem import Problem, Progress, SearchResult
 from placer.search._ledger import INFEASIBLE_COST, Ledger
 from placer.simulator import Simulator
@@ -48,8 +48,9 @@ def search(
     See :class:`placer.problem.Search` for arguments and result.
 
     Raises:
-        UsageError: As all searches; a problem that is too large, a budget that did not suffice for
-            the proof, or step times that are not simulated.
+        UsageError: As all searches; a problem that is too large, or step times that are not
+            simulated.
+        UnprovenError: The budget did not suffice for the proof.
         InfeasibleError: No placement is feasible.
     """
     ledger = Ledger(
@@ -126,7 +127,7 @@ class _Tree:
         """The least step time in nanoseconds of choices, infinite if none is feasible.
 
         Raises:
-            UsageError: The budget does not suffice.
+            UnprovenError: The budget does not suffice.
         """
         enough = self._ledger.left >= len(choices)
         costs = self._ledger.evaluate(choices) if enough else np.zeros(0)
@@ -172,7 +173,8 @@ class _Tree:
             )
 
     def _refuse(self, tried: str) -> NoReturn:
-        raise UsageError(f"{self._what()} has no proof after {tried}; {_ADVICE}")
+        message = f"{self._what()} has no proof after {tried}; {_ADVICE}"
+        raise UnprovenError(message, self._ledger.count)
 
     def _what(self) -> str:
         problem = self._problem

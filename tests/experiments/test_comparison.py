@@ -18,7 +18,7 @@ from placer.api import best_heuristic, solve
 from placer.cluster import Cluster, Device, Link
 from placer.errors import FormatError, InfeasibleError, UnknownNameError, UsageError
 from placer.graph import Op, OpGraph
-from placer.heuristics import HEURISTICS, HeuristicResult, with_order_of
+from placer.heuristics import HEURISTICS, HeuristicResult, evaluate_heuristics, with_order_of
 from placer.problem import Problem, SearchResult
 from tests.experiments.builders import cluster, graph
 
@@ -275,6 +275,43 @@ def test_summaries() -> None:
     assert found.median_seconds == np.median(times)
     assert found.gap == min(times) / found.lower_bound_seconds - 1
     assert (found.num_seeds, found.num_feasible, found.evaluations) == (3, 3, 60)
+
+
+@pytest.mark.parametrize(
+    ("times", "median", "speedup"),
+    [
+        ([1.0, 2.0, 4.0], 2.0, 2.0),
+        ([1.0, None, 2.0], 2.0, 2.0),
+        ([1.0, None, None], None, None),
+        ([1.0, None], None, None),
+        ([None, None], None, None),
+    ],
+)
+def test_a_seed_that_finds_nothing_is_the_slowest(
+    times: list[float | None], median: float | None, speedup: float | None
+) -> None:
+    """So that a method that seldom finds anything has no better median for it."""
+    given, *_ = rows_of(small(methods=("single_device",), num_seeds=1))
+    rows = [
+        msgspec.structs.replace(
+            given, seed=seed, step_time_seconds=time, speedup=None if time is None else 4.0 / time
+        )
+        for seed, time in enumerate(times)
+    ]
+    (found,) = summarize(rows)
+    assert found.num_feasible == sum(time is not None for time in times)
+    assert found.median_seconds == pytest.approx(median or np.nan, nan_ok=True)
+    assert found.speedup == pytest.approx(speedup or np.nan, nan_ok=True)
+
+
+def test_what_is_refused_has_evaluated_nothing() -> None:
+    """A search that says at once that it is not for such a problem costs the heuristics alone."""
+    rnnlm, p100x4 = OpGraph.load("rnnlm"), Cluster.load("p100x4")
+    asked = small(graphs=[rnnlm], clusters=[p100x4], methods=("exact",), num_seeds=1)
+    (refused,) = rows_of(asked)
+    heuristics = evaluate_heuristics(Problem.build(rnnlm, p100x4), np.random.default_rng(0))
+    assert refused.step_time_seconds is None
+    assert refused.evaluations_used == sum(row.choices is not None for row in heuristics)
 
 
 def test_summaries_are_json_without_nan(tmp_path: Path) -> None:

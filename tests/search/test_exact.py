@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from placer.cluster import Cluster, Device, Link
-from placer.errors import InfeasibleError, UsageError
+from placer.errors import InfeasibleError, UnprovenError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Problem
 from placer.search import _ledger
@@ -115,13 +115,14 @@ def test_large_problems_are_refused_at_once() -> None:
 
 def test_without_a_proof_there_is_no_result() -> None:
     """A budget that does not suffice is an error, not a best so far that is called exact."""
-    with pytest.raises(UsageError, match="no proof after 1 evaluations"):
+    with pytest.raises(UnprovenError, match="no proof after 1 evaluations") as refused:
         search(make_toy(8, 3), evaluations=2, seed=0)
+    assert refused.value.evaluations == 1
 
 
 def test_no_part_is_looked_at_after_the_time() -> None:
     """Parts of placements take time too, even where none is evaluated."""
-    with pytest.raises(UsageError, match="no proof after 0 parts of placements, when its time"):
+    with pytest.raises(UnprovenError, match="no proof after 0 parts of placements, when its time"):
         search(make_toy(8, 3), evaluations=10_000, seconds=1e-9, seed=0)
 
 
@@ -136,7 +137,7 @@ def test_whenever_time_is_up_there_is_a_proof_or_an_error(monkeypatch: pytest.Mo
         monkeypatch.setattr(_ledger, "time", clock)
         try:
             found = search(problem, evaluations=100, seconds=seconds, seed=0)
-        except UsageError:
+        except UnprovenError:
             refused += 1
         else:
             assert found.step_time_seconds == best
