@@ -211,7 +211,10 @@ def _logits(weights: Weights, memory: _Memory, hidden: Tensor) -> Tensor:
 def _logit_bias(weights: Weights, inputs: PolicyInputs) -> Tensor:
     """Prior and learned bias where a device is allowed, next to nothing elsewhere."""
     masked = tf.fill(inputs.allowed.shape, tf.cast(MASKED_LOGIT, inputs.prior_logits.dtype))
-    return tf.where(inputs.allowed, inputs.prior_logits + weights["group_bias"], masked)
+    bias = inputs.prior_logits
+    if "group_bias" in weights:
+        bias = bias + weights["group_bias"]
+    return tf.where(inputs.allowed, bias, masked)
 
 
 def _lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,7 +254,8 @@ class PretrainedPolicy:
         """
         config = dataclasses.replace(config, network=NETWORK, hidden=self.hidden)
         trainer = Trainer(problem, config, evaluations=evaluations, seed=seed, start=start)
-        trainer.state = LearnerState.fresh(self.weights_for(problem))
+        weights = self.weights_for(problem) if config.group_bias_rate else self.weights
+        trainer.state = LearnerState.fresh(weights)
         return trainer
 
 

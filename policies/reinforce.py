@@ -114,7 +114,10 @@ class Trainer:
         self.inputs = self.network.make_inputs(problem, prior)
         weights_seed, sampling_seed = np.random.SeedSequence(seed).spawn(2)
         rng = np.random.default_rng(weights_seed)
-        self.state = LearnerState.fresh(self.network.init_weights(rng, self.inputs, config.hidden))
+        weights = self.network.init_weights(rng, self.inputs, config.hidden)
+        if not config.group_bias_rate:  # a weight that stays zero would count in gradient norms
+            del weights["group_bias"]
+        self.state = LearnerState.fresh(weights)
         self.rng = np.random.default_rng(sampling_seed)
         self.baseline = failing_reward
         self.walk = Walk(problem, config.part_share, config.preference_rate)

@@ -61,5 +61,6 @@ def _scaled(weights: Weights, inputs: Any, factor: float) -> dict[str, NDArray[n
     for name in scaled.keys() & {"output", "output_bias", "group_bias"}:
         scaled[name] = np.asarray(factor * scaled[name], np.float32)
     # the prior itself is the problem's; what is to go of it goes into the bias beside it
-    scaled["group_bias"] = scaled["group_bias"] + np.float32(factor - 1) * inputs.prior_logits
+    bias = np.float32(factor - 1) * inputs.prior_logits
+    scaled["group_bias"] = scaled.get("group_bias", np.float32(0)) + bias
     return scaled

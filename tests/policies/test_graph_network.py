@@ -281,6 +281,6 @@ def test_a_toy_is_solved() -> None:
         trainer = Trainer(toy, config, evaluations=2000, seed=seed)
         while not trainer.done and trainer.best_so_far.min() > optimum:
             trainer.step()
-        assert not trainer.state.weights["group_bias"].numpy().any()
+        assert "group_bias" not in trainer.state.weights
         solved += trainer.best_so_far.min() == optimum
     assert solved >= 3

@@ -432,6 +432,20 @@ def test_bad_arguments_are_named() -> None:
 # That it learns
 
 
+def test_the_norm_that_is_clipped_is_of_what_learns() -> None:
+    """The paper's policy has no bias per op group, whose gradient would count."""
+    trainer = Trainer(TOY, PAPER, evaluations=PAPER.batch_size, seed=0)
+    assert "group_bias" not in trainer.state.weights
+    biased = dataclasses.replace(PAPER, group_bias_rate=1.0)
+    other = Trainer(TOY, biased, evaluations=PAPER.batch_size, seed=0)
+    norms = [each.step().gradient_norm for each in (trainer, other)]
+    assert norms[0] < norms[1]
+    # Adam's first mean is a tenth of the gradient
+    gradients = [np.asarray(mean) * 10 for mean in trainer.state.first.values()]
+    length = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    assert min(norms[0], PAPER.gradient_clip) == pytest.approx(length, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("config", "least"), [(MODERN, 19), (COLOCRL, 15)], ids=["modern", "colocrl"]
 )

@@ -79,6 +79,20 @@ def test_logits_are_divided() -> None:
     assert score(network, wide, trainer.inputs, np.ones((1, PROBLEM.num_groups), np.int32))
 
 
+def test_a_policy_without_biases_gets_what_goes_of_the_prior() -> None:
+    """As if it had one of zero for each op group."""
+    trainer = taught(40)
+    weights = {name: np.asarray(weight) for name, weight in trainer.state.weights.items()}
+    zero = {**weights, "group_bias": np.zeros_like(weights["group_bias"])}
+    without = {name: weight for name, weight in weights.items() if name != "group_bias"}
+    wide, same = (
+        widen(network, given, trainer.inputs, 5.5, np.random.default_rng(0))
+        for given in (zero, without)
+    )
+    for name, weight in wide.items():
+        np.testing.assert_array_equal(same[name], weight)
+
+
 def test_learning_goes_on_with_another_evaluator(tmp_path) -> None:
     """First the best choices, then samples of the wider policy; it stops and goes on the same."""
     teacher = taught()
