@@ -67,7 +67,8 @@ class Row:
         graph: Name of the problem's graph.
         mean_gap: Mean step time of the feasible samples over that of the improved placement, less
             1; nan if nothing was feasible.
-        entropy_bonus: Mean entropy of a decision, in nats.
+        entropy_bonus: Mean entropy of a decision, in nats; groups that pad the problem count as
+            certain.
         gradient_norm: Before clipping.
     """
 

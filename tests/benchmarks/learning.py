@@ -88,7 +88,7 @@ PARTS: Mapping[str, Part] = {
         timed=True,
     ),
     "ablations": Part(
-        Plan(("inception_v3", "rnnlm", "transformer"), ("p100x4",), ("fifo",), (1_000,)),
+        Plan(clusters=("p100x4",), orders=("fifo",), budgets=(1_000,)),
         lambda plan: plan.of_all(MODERN_POLICY, *VARIANTS),
         learning_reports.ablations,
     ),
