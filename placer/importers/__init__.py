@@ -45,7 +45,7 @@ def read(
         UnknownNameError: No such format.
         FormatError: The file does not follow it; the message says where.
         GraphError: What it says is no graph.
-        UsageError: An argument that the format has no use for, or a number below 1.
+        UsageError: An argument that the format has no use for, or a number outside its range.
     """
     reader = resolve("format", format_name, IMPORTERS)
     graph, cluster = reader(path, num_devices=num_devices, cpu=cpu)

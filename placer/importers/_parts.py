@@ -14,6 +14,9 @@ from placer.graph import Op, OpGraph
 ACCELERATOR = "accelerator"
 """The kind of the devices that the published problems call FPGA, GPU or just device."""
 
+MOST_DEVICES = 4096
+"""A cluster has a link for every ordered pair: these are 17 million."""
+
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """Returns a file's text.
@@ -45,14 +48,20 @@ def build_graph(path: str | os.PathLike[str], ops: Iterable[Op]) -> OpGraph:
         raise GraphError(f"{path}: {error}") from None
 
 
-def check_devices(num_devices: int) -> None:
-    """Refuses a number of accelerators that makes no cluster.
+def check_devices(num_devices: int, said_by: str = "the number of devices") -> None:
+    """Refuses a number of accelerators that makes no cluster, or none that memory could hold.
+
+    Args:
+        num_devices: The number.
+        said_by: What says it, for the message.
 
     Raises:
-        UsageError: It is below 1.
+        UsageError: It is below 1 or too large.
     """
-    if num_devices < 1:
-        raise UsageError(f"the number of devices is {num_devices}; expected at least 1")
+    if not 1 <= num_devices <= MOST_DEVICES:
+        raise UsageError(
+            f"{said_by} is {num_devices}; expected at least 1, at most {MOST_DEVICES:,}"
+        )
 
 
 def accelerators(num_devices: int, memory_bytes: float) -> tuple[Device, ...]:

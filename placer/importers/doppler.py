@@ -50,7 +50,7 @@ def read(
     Raises:
         FormatError: The file does not follow the format; the message has the line.
         GraphError: The edges have a cycle.
-        UsageError: A CPU is asked for, or fewer than one device.
+        UsageError: A CPU is asked for, or no device, or more than a cluster can have.
     """
     if cpu:
         raise UsageError("graphs of DOPPLER have one kind of device; expected no CPU beside it")

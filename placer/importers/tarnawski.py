@@ -87,11 +87,13 @@ def read(
     Raises:
         FormatError: The file does not follow the format; the message says where.
         GraphError: The edges have a cycle.
-        UsageError: Fewer than one accelerator, or a node needs a CPU and there is none.
+        UsageError: No accelerator, or more than a cluster can have, or a node needs a CPU and there
+            is none.
     """
     workload = _decode(path)
+    said_by = f"{path}: maxFPGAs" if num_devices is None else "the number of devices"
     num_devices = workload.num_accelerators if num_devices is None else num_devices
-    check_devices(num_devices)
+    check_devices(num_devices, said_by)
     if cpu and workload.num_cpus < 1:
         raise UsageError(f"{path}: a CPU is asked for, but maxCPUs is {workload.num_cpus}")
     for position, node in enumerate(workload.nodes):

@@ -225,6 +225,16 @@ def test_every_truncation_is_an_error(tmp_path: Path) -> None:
             importers.read(path, "tarnawski")
 
 
+@pytest.mark.parametrize("number", [0, 10**9])
+def test_numbers_of_devices_that_make_no_cluster(tmp_path: Path, number: int) -> None:
+    with pytest.raises(
+        UsageError, match=rf"\.json: maxFPGAs is {number}; expected at least 1, at most 4,096"
+    ):
+        read(tmp_path, workload(maxFPGAs=number))
+    with pytest.raises(UsageError, match=f"devices is {number}; expected at least 1, at most"):
+        read(tmp_path, workload(), num_devices=number)
+
+
 @pytest.mark.parametrize("number", [0, -1])
 def test_no_devices(tmp_path: Path, number: int) -> None:
     with pytest.raises(UsageError, match=f"devices is {number}; expected at least 1"):
