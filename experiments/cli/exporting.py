@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from experiments import terminal
 from experiments.cli.app import app
 from experiments.cli.options import (
     ClusterOption,
@@ -49,6 +50,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a placement in TensorFlow's terms."""
+    terminal.load_tensorflow()
     from experiments.exporting import export as write_export
     from placer.placement import Placement
 

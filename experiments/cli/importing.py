@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from experiments import terminal
 from experiments.cli.app import app
 from placer.errors import UsageError
 
@@ -46,6 +47,8 @@ def import_problem(
     profiling.check_suffix(out_graph, (".json", ".json.gz"))
     if out_cluster is not None:
         profiling.check_suffix(out_cluster, (".toml",))
+    if format_name == "cost-graph":  # TensorFlow has the reader of its protocol buffers
+        terminal.load_tensorflow()
     graph, cluster = importers.read(file, format_name, num_devices=devices, cpu=cpu)
     if out_cluster is not None and cluster is None:
         raise UsageError(f"{file}: says nothing of devices; expected no --out-cluster")

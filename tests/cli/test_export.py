@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -59,3 +61,13 @@ def test_bad_exports(placer, folder, arguments, message) -> None:
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(folder.glob("o.*"))
+
+
+def test_stderr_has_no_notes_of_tensorflow(folder) -> None:
+    """They are for those who build it, and errors are one line."""
+    command = "from experiments.cli import main; main()"
+    arguments = [*FROM_GRAPH, "--out", "o.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, check=True
+    )
+    assert done.stderr == b""

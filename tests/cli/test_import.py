@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,14 @@ def test_a_cost_graph_has_no_cluster(placer, folder: Path) -> None:
     )
     assert placer("import", "c.pbtxt", *arguments).exit_code == 0
     assert OpGraph.load("a.json").seconds[0]["gpu"] == 5e-6
+
+
+def test_stderr_has_no_notes_of_tensorflow(folder) -> None:
+    """They are for those who build it, and errors are one line."""
+    Path("c.pbtxt").write_text('node { name: "a" id: 1 compute_cost: 3 }')
+    command = "from experiments.cli import main; main()"
+    arguments = ["import", "c.pbtxt", "--format", "cost-graph", "--out-graph", "c.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, check=True
+    )
+    assert done.stderr == b""
