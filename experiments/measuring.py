@@ -66,6 +66,8 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
                     f"--size {name}={value} for workload {self.workload!r}; expected NAME=NUMBER "
                     f"with a name of: {', '.join(known)}"
                 )
+        if self.workers.isdecimal() and not self.num_processes:
+            raise UsageError(f"--workers {self.workers}; expected at least 1, or HOST:PORT,...")
         if self.shares:
             if not self.num_processes:
                 raise UsageError("--shares are of processes: give --workers N")

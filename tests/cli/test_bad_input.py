@@ -170,6 +170,10 @@ def test_unknown_names_suggest_the_near_one(placer, folder: Path, arguments, lin
             "between",
         ),
         (
+            ["profile", "--workload", "rnnlm", "--workers", "0", "--out", "p.json"],
+            "--workers 0; expected at least 1, or HOST:PORT,...",
+        ),
+        (
             ["fidelity", "--workload", "rnnlm", "--shares", "1,0.5", "--out", "f"],
             "--shares are of processes: give --workers N",
         ),
