@@ -53,7 +53,7 @@ def simulate(
 
     if trace is not None:
         tracing.check_trace(trace)
-        if trace == schedule:
+        if schedule is not None and trace.resolve() == schedule.resolve():
             raise UsageError(f"--schedule and --trace would both write {trace}")
     op_graph, devices = load_graph(graph, workload), load_cluster(cluster)
     if placement is not None and placement_devices is None:

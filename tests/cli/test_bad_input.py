@@ -287,9 +287,10 @@ def test_unwritable_outputs(placer, folder: Path) -> None:
         check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")
 
 
-def test_two_outputs_in_one_file(placer, folder: Path) -> None:
+@pytest.mark.parametrize("schedule", ["s.json", "out/../s.json"])
+def test_two_outputs_in_one_file(placer, folder: Path, schedule: str) -> None:
     """One would overwrite the other."""
-    options = ["--schedule", "s.json", "--trace", "s.json"]
+    options = ["--schedule", schedule, "--trace", "s.json"]
     arguments = ["simulate", *ON_TINY, "--placement-devices", "gpu:0", *options]
     check(placer, folder, arguments, "--schedule and --trace would both write s.json")
 
