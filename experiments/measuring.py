@@ -20,6 +20,7 @@ from placer.placement import Order, Placement
 from placer.problem import Problem
 from placer.tf import LocalWorkers, MeasuredEvaluator, Measurement, calibrate, profile
 from placer.tf._processes import MOST_SECONDS
+from placer.tf._same import check_graph
 from placer.tf.workers import check_shares
 
 
@@ -109,6 +110,15 @@ class MeasuringConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
         step, specs = self.build_step()
         return placer.tf.read(step, *specs, name=self.workload)
+
+    def check_graph(self, graph: OpGraph) -> None:
+        """Checks that a graph is what ``placer profile`` wrote of the workload.
+
+        Raises:
+            UsageError: It is of another program.
+            PlacerError: As :meth:`build_step`.
+        """
+        check_graph(graph, self.read_graph())
 
     def calibrate(
         self, workers: Sequence[str], cluster: Cluster | None = None

@@ -73,6 +73,7 @@ def fidelity(
         fit_all,
         measure_all,
     )
+    from placer import files
     from placer.graph import OpGraph
     from placer.problem import Problem
     from placer.simulator import Simulator
@@ -95,38 +96,42 @@ def fidelity(
         order=order,
     )
     folder = FidelityFolder(out)
-    folder.begin(config)
-    terminal.load_tensorflow()
-    with measuring.open_workers() as addresses:
+    with files.sole_writer(out):
+        if profiled is not None and not folder.began:
+            terminal.load_tensorflow()
+            measuring.check_graph(profiled)
+        folder.begin(config)
+        terminal.load_tensorflow()
+        with measuring.open_workers() as addresses:
 
-        def make() -> tuple[OpGraph, Cluster]:
-            if profiled is not None and given is not None:
-                return profiled, given
-            return measuring.calibrate(addresses, given)
+            def make() -> tuple[OpGraph, Cluster]:
+                if profiled is not None and given is not None:
+                    return profiled, given
+                return measuring.calibrate(addresses, given)
 
-        op_graph, where = folder.model(make)
-        problem = Problem.build(op_graph, where, order=order)
-        candidates = folder.candidates(lambda: choose_placements(problem, placements, seed))
-        simulator = Simulator(op_graph, where, order=order)
-        with (
-            measuring.open_evaluator(
-                where,
-                addresses,
-                graph=op_graph,
-                order=order,
-                patience_seconds=patience,
-                on_wait=say_waiting,
-            ) as evaluator,
-            counting(2 * len(candidates), len(folder.repetitions())) as count,
-        ):
-            measure_all(evaluator, where, candidates, folder, seed, count)
-            comparison = compare(simulator, candidates, folder.repetitions())
-            fitted = folder.fitted(lambda: fit_all(simulator, candidates, comparison))
-            best = Simulator(op_graph, fitted, order=order)
-            explained = folder.misses(
-                lambda: explain_misses(evaluator, best, candidates, comparison, misses)
-            )
-    result = folder.write(config, comparison, explained)
+            op_graph, where = folder.model(make)
+            problem = Problem.build(op_graph, where, order=order)
+            candidates = folder.candidates(lambda: choose_placements(problem, placements, seed))
+            simulator = Simulator(op_graph, where, order=order)
+            with (
+                measuring.open_evaluator(
+                    where,
+                    addresses,
+                    graph=op_graph,
+                    order=order,
+                    patience_seconds=patience,
+                    on_wait=say_waiting,
+                ) as evaluator,
+                counting(2 * len(candidates), len(folder.repetitions())) as count,
+            ):
+                measure_all(evaluator, where, candidates, folder, seed, count)
+                comparison = compare(simulator, candidates, folder.repetitions())
+                fitted = folder.fitted(lambda: fit_all(simulator, candidates, comparison))
+                best = Simulator(op_graph, fitted, order=order)
+                explained = folder.misses(
+                    lambda: explain_misses(evaluator, best, candidates, comparison, misses)
+                )
+        result = folder.write(config, comparison, explained)
     if as_json:
         terminal.print_json(result)
     else:

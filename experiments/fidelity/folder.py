@@ -18,7 +18,7 @@ from experiments.fidelity.report import draw
 from experiments.measuring import MeasuringConfig
 from placer import files
 from placer.cluster import Cluster
-from placer.errors import UsageError
+from placer.errors import FormatError, UsageError
 from placer.graph import OpGraph
 from placer.placement import Order, Placement
 from placer.tf import MeasuredEvaluator
@@ -58,6 +58,11 @@ class FidelityFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def began(self) -> bool:
+        """Whether it says what was asked."""
+        return (self.path / "config.toml").is_file()
 
     def begin(self, config: FidelityConfig) -> None:
         """Writes what was asked, or checks that what is there was asked the same.
@@ -114,12 +119,19 @@ class FidelityFolder:
         files.append_json_line(self.path / "measurements.jsonl", row)
 
     def misses(self, make: Callable[[], list[Miss]]) -> list[Miss]:
-        """What explains the largest misses, found out if it is not there yet."""
+        """What explains the largest misses, found out if it is not there yet.
+
+        Raises:
+            FormatError: The file has something else.
+        """
         path = self.path / "misses.json"
         if not path.exists():
             content = msgspec.json.format(msgspec.json.encode(make()), indent=1)
             files.write_bytes(path, content + b"\n")
-        return msgspec.json.decode(files.read_bytes(path), type=list[Miss])
+        try:
+            return msgspec.json.decode(files.read_bytes(path), type=list[Miss])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}: {error}") from None
 
     def write(
         self, config: FidelityConfig, comparison: Comparison, misses: list[Miss]

@@ -295,6 +295,25 @@ def test_two_outputs_in_one_file(placer, folder: Path, schedule: str) -> None:
     check(placer, folder, arguments, "--schedule and --trace would both write s.json")
 
 
+def test_fidelity_of_another_program(placer, folder: Path) -> None:
+    """The folder is not begun, so that it can take the right graph."""
+    sizes = ["batch_size=2", "num_steps=2", "num_units=8", "vocabulary=50"]
+    arguments = ["fidelity", "--workload", "rnnlm", *(w for s in sizes for w in ("--size", s))]
+    arguments += ["--graph", "g.json", "--cluster", "c.toml", "--workers", "2", "--out", "f"]
+    result = placer(*arguments)
+    assert result.exit_code == 2
+    assert "graph 'chains' has other ops than the program 'rnnlm'" in result.stderr
+    assert not Path("f").exists()
+
+
+def test_one_fidelity_writes_to_a_folder(placer, folder: Path) -> None:
+    """Two would measure each other, and each take what the other wrote for its own."""
+    with files.sole_writer(Path("f")):
+        result = placer("fidelity", "--workload", "rnnlm", "--workers", "2", "--out", "f")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: f: another process is writing there\n"
+
+
 @pytest.mark.parametrize(("name", "suffix"), [("t.txt", ".txt"), ("t", ""), ("t.gz", ".gz")])
 def test_traces_of_unknown_formats(placer, folder: Path, name: str, suffix: str) -> None:
     """A trace is written under names that Perfetto opens, and no other file is written then."""

@@ -120,6 +120,15 @@ def test_stopped_and_gone_on_with(tmp_path, candidates) -> None:
         folder.repetitions()
 
 
+def test_misses_that_are_none(tmp_path) -> None:
+    """The message names the file."""
+    folder = FidelityFolder(tmp_path)
+    for content in ("{", "{}", '[{"placement": 1}]'):
+        (tmp_path / "misses.json").write_text(content)
+        with pytest.raises(FormatError, match=r"misses\.json: "):
+            folder.misses(list)
+
+
 def test_a_folder_in_which_nothing_was_done_takes_another_question(tmp_path) -> None:
     """As where the workers that were named first could not be reached."""
     folder = FidelityFolder(tmp_path / "run")
