@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from placer.errors import FormatError, InfeasibleError
 from placer.heuristics._figures import group_seconds
+from placer.heuristics._memory import keep_to_limits
 from placer.problem import Problem, Progress, SearchResult, check_budget
 from placer.search._ledger import Ledger
 from policies import BUNDLED, checkpoint, learner
@@ -129,8 +130,9 @@ class PretrainedPolicy:
         are to differ from the likeliest in some samples, and many in others. Two batches of three
         are of what no policy needs to learn, which is better for some graphs, and worse for others:
         one is drawn from the policy that pretraining begins with, which samples list schedules, and
-        one balances parts of the graph over some of the devices. `start` is evaluated after the
-        likeliest choices.
+        one balances parts of the graph over some of the devices. While nothing was feasible, op
+        groups are moved off devices that are too full before a batch is evaluated, as heuristics
+        do. `start` is evaluated after the likeliest choices.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
         """
@@ -148,12 +150,18 @@ class PretrainedPolicy:
         rng, network = np.random.default_rng(seed), load_network(NETWORK)
         list_schedules = list_schedule_weights(rng, self.hidden)
         partitioned: list[NDArray[np.int32]] = []
+
+        def evaluate(choices: NDArray[np.int32]) -> None:
+            if ledger.count and ledger.best_choices is None:
+                choices = np.array([keep_to_limits(problem, row) for row in choices])
+            ledger.evaluate(choices)
+
         for weights in itertools.cycle([self.weights, list_schedules, None]):
             if not ledger.left:
                 break
             if weights is None:
                 partitioned = partitioned or partitions(problem, _NUM_PARTS)
-                ledger.evaluate(_placed_by_parts(problem, partitioned, rng))
+                evaluate(_placed_by_parts(problem, partitioned, rng))
                 continue
             noise = rng.gumbel(size=(num_groups, _BATCH, num_devices))
             noise *= (np.arange(_BATCH)[:, None] + (ledger.count > 0)) / _BATCH  # temperatures
@@ -161,7 +169,7 @@ class PretrainedPolicy:
             choices = np.array(samples.choices)[:, : problem.num_groups]
             if start is not None and not ledger.count:
                 choices[1] = problem.check_start(start)
-            ledger.evaluate(choices)
+            evaluate(choices)
         return ledger.result()
 
     def fine_tune(

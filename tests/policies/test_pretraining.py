@@ -123,6 +123,17 @@ def test_nothing_that_fits() -> None:
         policy.fine_tune(tight, evaluations=2, seed=0)
 
 
+def test_what_does_not_fit_is_moved_until_it_does() -> None:
+    """Where no placement of the first batch has the memory, those of the next ones are repaired."""
+    weights = list_schedule_weights(np.random.default_rng(0), pretraining.HIDDEN)
+    policy = PretrainedPolicy(weights, {"hidden": pretraining.HIDDEN})
+    tight = make_toy(40, 4, seed=3, memory_bytes=1.9e7)
+    with pytest.raises(InfeasibleError, match="none of 16 placements"):
+        policy.search(tight, evaluations=16, seed=0)
+    found = policy.search(tight, evaluations=48, seed=0)
+    assert tight.evaluate(found.choices[None]).feasible.all()
+
+
 def test_fine_tuning_is_a_search(saved: tuple[Path, list[Row]]) -> None:
     """Placing first, then training from the best; the budget is kept, and so is the best."""
     policy = PretrainedPolicy.load(saved[0])
