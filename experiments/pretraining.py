@@ -36,6 +36,7 @@ def check_out(checkpoint: Path, *, resume: bool) -> None:
 
     Raises:
         UsageError: Not a file of this format, or one that is there already.
+        PlacerError: It could not be written.
     """
     if checkpoint.suffix != ".npz":
         raise UsageError(f"--out {checkpoint}: expected a name that ends in .npz")
@@ -43,6 +44,7 @@ def check_out(checkpoint: Path, *, resume: bool) -> None:
         raise UsageError(
             f"{checkpoint}: there already; give another --out, or --resume to go on with it"
         )
+    files.check_writable(checkpoint)
 
 
 def pretrain(pretrainer: Pretrainer, out: Path, on_row: Callable[[Row], None]) -> PretrainedPolicy:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.measuring import MeasuringConfig
+from placer import files
 from placer.cluster import Cluster
 from placer.errors import UsageError
 from placer.graph import OpGraph
@@ -70,14 +71,16 @@ def calibrate(
         return tf.calibrate_report(graphs, cluster, devices=devices, workers=workers)
 
 
-def check_suffix(path: str | os.PathLike[str], suffixes: Sequence[str]) -> None:
-    """Refuses a file to write whose name says another format.
+def check_out(path: str | os.PathLike[str], suffixes: Sequence[str]) -> None:
+    """Refuses a file to write whose name says another format, or that could not be written.
 
     Raises:
-        UsageError: It does.
+        UsageError: The name does.
+        PlacerError: It could not.
     """
     if not Path(path).name.endswith(tuple(suffixes)):
         raise UsageError(f"{os.fspath(path)}: unknown suffix; expected {' or '.join(suffixes)}")
+    files.check_writable(path)
 
 
 def summarize_profile(graph: OpGraph) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -80,6 +81,25 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         content = gzip.compress(content, mtime=0)
     with replacing(path) as aside:
         aside.write_bytes(content)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Checks that a file could be written now, before work is done that would be lost.
+
+    Raises:
+        PlacerError: It could not.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except ValueError as error:  # no file can be called so
+        raise PlacerError(f"{str(path)!r}: cannot be written ({error})") from None
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def profile(
     from experiments import profiling, tables
     from placer.cluster import Cluster
 
-    profiling.check_suffix(out, (".json", ".json.gz"))
+    profiling.check_out(out, (".json", ".json.gz"))
     given = None if cluster is None else Cluster.load(cluster)
     config = measuring_config(
         workload,
@@ -98,7 +98,7 @@ def calibrate(
     from placer.cluster import Cluster
     from placer.graph import OpGraph
 
-    profiling.check_suffix(out, (".toml",))
+    profiling.check_out(out, (".toml",))
     given = None if cluster is None else Cluster.load(cluster)
     config = measuring_config("", None, workers, shares, devices, cluster=given)
     found = profiling.calibrate(config, [OpGraph.load(path) for path in graphs or ()], given)

@@ -44,9 +44,9 @@ def import_problem(
     from experiments import profiling
     from placer import importers
 
-    profiling.check_suffix(out_graph, (".json", ".json.gz"))
+    profiling.check_out(out_graph, (".json", ".json.gz"))
     if out_cluster is not None:
-        profiling.check_suffix(out_cluster, (".toml",))
+        profiling.check_out(out_cluster, (".toml",))
     if format_name == "cost-graph":  # TensorFlow has the reader of its protocol buffers
         terminal.load_tensorflow()
     graph, cluster = importers.read(file, format_name, num_devices=devices, cpu=cpu)

@@ -287,6 +287,35 @@ def test_unwritable_outputs(placer, folder: Path) -> None:
         check(placer, folder, arguments, "file/s.json: cannot be written (File exists)")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["pretrain", "--out", "file/p.npz"], "file/p.npz: cannot be written (Not a directory)"),
+        (["calibrate", "--out", "file/c.toml"], "file/c.toml: cannot be written (Not a directory)"),
+        (
+            ["profile", "--workload", "rnnlm", "--out", "folder.json"],
+            "folder.json: cannot be written (Is a directory)",
+        ),
+    ],
+)
+def test_what_takes_long_checks_its_output_first(
+    placer, folder: Path, arguments: list[str], reason: str
+) -> None:
+    """Nothing is measured or learned that could not be kept."""
+    Path("file").touch()
+    Path("folder.json").mkdir()
+    check(placer, folder, arguments, reason)
+
+
+def test_import_writes_both_or_nothing(placer, folder: Path) -> None:
+    """Where the cluster cannot be written, the graph is not."""
+    Path("file").touch()
+    Path("g.txt").write_text("0,1,1,1\n")
+    outs = ["--out-graph", "g.json", "--out-cluster", "file/c.toml"]
+    arguments = ["import", "g.txt", "--format", "doppler", *outs]
+    check(placer, folder, arguments, "file/c.toml: cannot be written (Not a directory)")
+
+
 @pytest.mark.parametrize("schedule", ["s.json", "out/../s.json"])
 def test_two_outputs_in_one_file(placer, folder: Path, schedule: str) -> None:
     """One would overwrite the other."""
