@@ -50,7 +50,7 @@ FEATURES = {
 _BATCH = 16
 
 ZERO_SHOT_EVALUATIONS = 3 * _BATCH
-"""Of which a third are list schedules, and a third are placements of parts of the graph."""
+"""A third are list schedules, and a third are of parts of the graph, but one of all of it."""
 
 _NUM_PARTS = 4, 8
 _DISORDER = 0.5  # of parts by their time, as the deviation of its logarithm
@@ -130,9 +130,9 @@ class PretrainedPolicy:
         are to differ from the likeliest in some samples, and many in others. Two batches of three
         are of what no policy needs to learn, which is better for some graphs, and worse for others:
         one is drawn from the policy that pretraining begins with, which samples list schedules, and
-        one balances parts of the graph over some of the devices. While nothing was feasible, op
-        groups are moved off devices that are too full before a batch is evaluated, as heuristics
-        do. `start` is evaluated after the likeliest choices.
+        one balances parts of the graph over some of the devices, and at last has all of it on one.
+        While nothing was feasible, op groups are moved off devices that are too full before a batch
+        is evaluated, as heuristics do. `start` is evaluated after the likeliest choices.
 
         See :class:`placer.problem.Search` for arguments, result and errors.
         """
@@ -303,7 +303,8 @@ def _placed_by_parts(
 
     The parts of a partition go, roughly the longest first, to the device that is done first with
     them and with what it has (Graham, SIAM J. Appl. Math. 1969); which devices take part is drawn.
-    An op group that may not go along goes to its fastest device.
+    The last row has all of them on the device that is fastest for all. An op group that may not go
+    along goes to its fastest device.
     """
     fastest, num_devices = fastest_devices(problem), problem.num_devices
     seconds = group_seconds(problem)
@@ -322,6 +323,7 @@ def _placed_by_parts(
             devices[part] = (loads + part_seconds[part]).argmin()
             loads[devices[part]] += part_seconds[part, devices[part]]
         rows.append(np.concatenate([parts, devices]))
+    rows[-1][problem.num_groups :] = seconds.sum(axis=0).argmin()
     return expand(np.array(rows), problem.allowed, fastest)
 
 

@@ -13,7 +13,7 @@ from placer.errors import FormatError, InfeasibleError, UsageError
 from placer.graph import OpGraph
 from placer.problem import Problem
 from placer.strategies import STRATEGIES, resolve
-from policies import checkpoint, pretrained, pretraining
+from policies import BUNDLED, checkpoint, pretrained, pretraining
 from policies.graph_network import list_schedule_weights
 from policies.parts import partitions
 from policies.pretrained import PretrainedPolicy, bundled
@@ -202,6 +202,11 @@ def test_the_bundled_policy_places_a_graph_that_it_has_not_seen() -> None:
     assert found.step_time_seconds < problem.evaluate(np.array(single)).step_time_seconds.min()
 
 
+def test_the_card_beside_the_bundled_policy_is_its_own() -> None:
+    """Who reads it there reads what the file of the policy says."""
+    assert json.loads(BUNDLED.with_suffix(".card.json").read_text()) == bundled().card
+
+
 def test_parts_go_where_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are balanced by what they take."""
     toy = make_toy(12, 3)
@@ -211,6 +216,8 @@ def test_parts_go_where_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = partitions(toy, (4, 8))
     choices = np.concatenate([pretrained._placed_by_parts(toy, parts, rng) for _ in range(10)])
     assert toy.allowed[np.arange(toy.num_groups), choices].all()
+    whole = choices[pretrained._BATCH - 1 :: pretrained._BATCH]
+    assert not whole.any()  # all of the graph is on the first of the two fast devices
     loads = np.array([np.bincount(row, minlength=3) for row in choices])
     fast = loads[(loads[:, :2] > 0).all(axis=1)]
     assert len(fast) > 20
