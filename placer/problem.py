@@ -166,7 +166,10 @@ class Problem:
         Raises:
             UsageError: Another shape, not integers, or an index of no device.
         """
-        array = np.asarray(choices)
+        try:
+            array = np.asarray(choices)
+        except ValueError as error:  # rows of unlike lengths
+            raise UsageError(f"choices are no array: {error}") from None
         if array.ndim not in (1, 2) or array.shape[-1] != self.num_groups:
             raise UsageError(
                 f"choices have shape {array.shape}; expected ({self.num_groups},) or "
@@ -188,8 +191,8 @@ class Problem:
         Raises:
             UsageError: As :meth:`expand`, a batch, or an op group where it may not go.
         """
+        self.expand(start)
         placed = np.asarray(start)
-        self.expand(placed)
         if placed.ndim != 1:
             raise UsageError(f"start has shape {placed.shape}; expected ({self.num_groups},)")
         for group in np.flatnonzero(~self.allowed[np.arange(self.num_groups), placed]):

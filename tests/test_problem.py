@@ -84,12 +84,19 @@ def test_the_reference_is_the_serial_time_of_the_best_device() -> None:
         ([0, 0, 0], r"have shape \(3,\); expected \(batch, 3\)"),
         ([[0.0, 0.0, 0.0]], "have dtype float64; expected integers"),
         ([[0, 0, 2]], "choices reach from 0 to 2; expected device indices from 0 to 1"),
+        ([[0, 0, 0], [0, 0]], "choices are no array: .* inhomogeneous"),
     ],
 )
 def test_a_batch_of_wrong_shape_is_refused(choices: list[object], message: str) -> None:
     """The message has the shape that was given and the one expected."""
     with pytest.raises(UsageError, match=message):
-        _problem(_graph()).evaluate(np.array(choices))
+        _problem(_graph()).evaluate(choices)
+
+
+def test_a_start_with_rows_of_unlike_lengths_is_refused() -> None:
+    """As any other start that is none."""
+    with pytest.raises(UsageError, match="choices are no array"):
+        _problem(_graph()).check_start([[0, 0, 0], [0]])
 
 
 def test_infeasible_rows_do_not_stop_a_batch() -> None:
