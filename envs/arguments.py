@@ -55,7 +55,10 @@ def check_actions(actions: ArrayLike, shape: Sequence[int], num_devices: int) ->
     Raises:
         UsageError: Another shape than `shape`, not integers, or an index of no device.
     """
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError as error:  # rows of unlike lengths
+        raise UsageError(f"action is no array: {error}") from None
     if array.shape != tuple(shape):
         raise UsageError(f"action has shape {array.shape}; expected {tuple(shape)}")
     if array.dtype.kind not in "iu":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.arguments import ClusterLike, GraphLike, check_actions, resolve_problem
 from envs.features import group_features, heaviest_neighbours
-from envs.rendering import device_table
+from envs.rendering import check_render_mode, device_table
 from envs.rewards import Reward, SqrtReward
 from placer.placement import Evaluations
 from placer.problem import Problem
@@ -85,6 +85,7 @@ class PlacementEnv(gym.Env[NDArray[np.float32], NDArray[np.int64]]):
     ) -> None:
         self.problem = resolve_problem(problem, graph, cluster, num_groups)
         self.reward = SqrtReward.for_problem(self.problem) if reward is None else reward
+        check_render_mode(render_mode)
         self.render_mode = render_mode
         self._observation = whole_observation(self.problem)
         self._choices = np.empty(0, np.int32)

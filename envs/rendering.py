@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from placer.errors import UsageError
 from placer.problem import Problem
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Checks a render mode.
+
+    Raises:
+        UsageError: One for anything but text.
+    """
+    if render_mode not in (None, "ansi"):
+        raise UsageError(f"render_mode is {render_mode!r}; expected 'ansi' or None")
 
 
 def device_table(problem: Problem, choices: NDArray[np.int32]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from envs.arguments import ClusterLike, GraphLike, check_actions, resolve_problem
 from envs.features import group_features, group_traffic
 from envs.placement import result_info
-from envs.rendering import device_table
+from envs.rendering import check_render_mode, device_table
 from envs.rewards import Reward, SqrtReward
 from placer.errors import UsageError
 from placer.problem import Problem
@@ -106,6 +106,7 @@ class SequentialPlacementEnv(gym.Env[NDArray[np.float32], np.int64]):
     ) -> None:
         self.problem = problem = resolve_problem(problem, graph, cluster, num_groups)
         self.reward = SqrtReward.for_problem(problem) if reward is None else reward
+        check_render_mode(render_mode)
         self.render_mode = render_mode
         self._features = group_features(problem)
         traffic = group_traffic(problem)

@@ -45,8 +45,8 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
         render_mode: None, as environments in a batch have no picture.
 
     Raises:
-        UsageError: A render mode, `num_envs` below 1, or neither a problem alone nor a graph and a
-            cluster.
+        UsageError: A render mode, `num_envs` that is no whole number >= 1, or neither a problem
+            alone nor a graph and a cluster.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -67,8 +67,8 @@ class VectorPlacementEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArr
     ) -> None:
         if render_mode is not None:
             raise UsageError(f"render_mode is {render_mode!r}; environments in a batch have none")
-        if num_envs < 1:
-            raise UsageError(f"num_envs is {num_envs}; expected at least 1")
+        if not (isinstance(num_envs, int | np.integer) and num_envs > 0):
+            raise UsageError(f"num_envs is {num_envs!r}; expected a whole number >= 1")
         self.problem = resolve_problem(problem, graph, cluster, num_groups)
         self.reward = SqrtReward.for_problem(self.problem) if reward is None else reward
         self.num_envs = num_envs

@@ -134,9 +134,10 @@ def test_wrong_actions(name: str, problem: Problem) -> None:
         (np.zeros(shape), "action has dtype float64; expected integers"),
         (np.full(shape, 3), "action has values from 3 to 3; expected device indices from 0 to 2"),
         (np.full(shape, -1), "expected device indices from 0 to 2"),
+        ([[0, 1], [2]], "action is no array: "),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
-            env.step(given)
+            env.unwrapped.step(given)
 
 
 @every_env
@@ -149,6 +150,14 @@ def test_the_reward_is_injected(name: str, problem: Problem) -> None:
         action = np.zeros(env.action_space.shape, int)
         _, reward, terminated, _, info = env.step(action)
     assert reward == 10 - info["step_time_seconds"]
+
+
+@every_env
+def test_another_render_mode_is_refused(name: str, problem: Problem) -> None:
+    """There is text only; what asks for an image would get something else."""
+    env = gym.make(name, problem=problem).unwrapped
+    with pytest.raises(UsageError, match="render_mode is 'rgb_array'; expected 'ansi' or None"):
+        type(env)(problem, render_mode="rgb_array")
 
 
 @every_env

@@ -124,7 +124,9 @@ def test_wrong_shapes(problem: Problem) -> None:
         env.step(np.zeros((3, 6), int))
     with pytest.raises(UsageError, match=re.escape("shape (6,); expected (2, 6)")):
         env.step(np.zeros(6, int))
-    with pytest.raises(UsageError, match="num_envs is 0; expected at least 1"):
-        VectorPlacementEnv(problem, num_envs=0)
+    for num_envs in (0, 1.5, "2"):
+        message = f"num_envs is {num_envs!r}; expected a whole number >= 1"
+        with pytest.raises(UsageError, match=message):
+            VectorPlacementEnv(problem, num_envs=num_envs)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="render_mode is 'ansi'; environments in a batch have"):
         VectorPlacementEnv(problem, render_mode="ansi")
