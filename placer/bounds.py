@@ -23,6 +23,7 @@ _WINDOWS = 12  # thresholds of what comes before, and of what comes after
 _ROUNDING = 1e-10  # relative; of sums of a million rounded figures
 _MOST_INTERVALS = 500  # of ops and transfers, for the solver of schedules
 _LONGEST_HORIZON = 2.0**50  # so that the solver's sums of nanoseconds fit its integers
+_MOST_BYTES = 2.0**62  # of all variables, for the same reason
 _MOST_SOLVER_TIME = 1.0  # in the solver's own deterministic unit: some seconds
 _MOST_CONFLICTS = (
     10_000  # where bounds rise by a nanosecond at a time, its clock all but stands still
@@ -341,7 +342,8 @@ def _schedule(times: _Times) -> float | None:
         for target in devices
         if source != target
     )
-    if all_in_turn > _LONGEST_HORIZON:
+    parameters = np.floor(problem.group_parameter_bytes)
+    if all_in_turn > _LONGEST_HORIZON or parameters.sum() > _MOST_BYTES:
         return None
     horizon = int(all_in_turn)
 
@@ -353,9 +355,9 @@ def _schedule(times: _Times) -> float | None:
             model.add(row[device] == 0)
     for device in devices:
         memory = cluster.devices[device].memory_bytes
-        if np.isfinite(memory):
-            parameters = np.floor(problem.group_parameter_bytes).astype(np.int64).tolist()
-            used = sum(size * row[device] for size, row in zip(parameters, on, strict=True))
+        if memory <= _MOST_BYTES:  # what is larger has room for all
+            sizes_and_rows = zip(parameters.astype(np.int64).tolist(), on, strict=True)
+            used = sum(size * row[device] for size, row in sizes_and_rows)
             model.add(used <= int(np.ceil(memory)))
 
     makespan = model.new_int_var(int(times.tails.max()), horizon, "")

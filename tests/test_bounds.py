@@ -13,6 +13,7 @@ from placer.graph import Op, OpGraph, Output
 from placer.grouping import OpGroups
 from placer.heuristics import evaluate_heuristics
 from placer.problem import Problem
+from placer.search import exact
 from placer.simulator import Simulator
 from tests.heuristics.builders import chain, gpus, op
 from tests.search.tiny import problems
@@ -159,6 +160,24 @@ def test_the_solver_gives_up_where_it_gains_a_nanosecond_at_a_time() -> None:
     graph, cluster = OpGraph.from_ops("long", ops), Cluster("two slots", (device,), ())
     bounds = bounds_of(graph, cluster)
     assert 53.49 < bounds["schedule"] < 54.0 == Simulator(graph, cluster).step_time([0] * 5)
+
+
+@pytest.mark.parametrize(
+    ("parameter_bytes", "memory_bytes"), [(1.0, 1e20), (3e18, 1e20), (3e19, 1e20), (4e18, 9e18)]
+)
+def test_bytes_beyond_the_solvers_integers_leave_bounds(
+    parameter_bytes: float, memory_bytes: float
+) -> None:
+    """Memory of 1e20 bytes means that there is no limit; exact search takes it, too."""
+    ops = [
+        op(f"op{i}", f"op{i - 1}" if i % 2 else "", size=0, parameter_bytes=parameter_bytes)
+        for i in range(4)
+    ]
+    problem = one_group_per_op(OpGraph.from_ops("huge", ops), gpus(2, memory_bytes=memory_bytes))
+    best = problem.evaluate(all_choices(problem)).step_time_seconds.min()
+    assert min(bound.seconds for bound in lower_bounds(problem)) > 0
+    assert lower_bound(problem).seconds <= best
+    assert exact.search(problem, evaluations=100, seed=0).step_time_seconds == best
 
 
 def test_what_fits_nowhere_says_how_many_bytes_are_too_many() -> None:
