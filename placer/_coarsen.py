@@ -101,8 +101,8 @@ def _kind_classes(units: Units, most: int) -> list[list[int]]:
         ]
         if not compatible:
             raise UsageError(
-                f"num_groups is {most}; the ops of graph {units.graph.name!r} need at least "
-                f"{len(classes)}, because their device kinds exclude each other"
+                f"num_groups is {most}; expected at least {len(classes)}: so many classes of ops "
+                f"of graph {units.graph.name!r} are left whose device kinds exclude each other"
             )
         _, a, b = min(compatible)
         joined = classes.pop(a) + classes.pop(b)

@@ -115,7 +115,8 @@ def group_ops(graph: OpGraph, num_groups: int | None = None) -> OpGroups:
             `DEFAULT_NUM_GROUPS`.
 
     Raises:
-        UsageError: `num_groups` is less than 1, or less than the device kinds of the ops permit.
+        UsageError: `num_groups` is less than 1, or less than the classes of device kinds that the
+            coarsening is left with.
         GraphError: No device kind can run all of a colocation group.
     """
     if num_groups is not None and not (isinstance(num_groups, int | np.integer) and num_groups > 0):
