@@ -12,7 +12,7 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 HEAVY_SHARE = 1 / 24
-"""Rules join no units that together have more than this share of the work."""
+"""Rules that look at work join no two that do work if they have more than this share of it."""
 
 LIGHT_SHARE = 1 / 640
 """A unit with at most this share of the work and of the bytes is not worth a decision."""
