@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,8 @@ from placer.errors import UsageError
 
 _METIS_SEED = 0
 _MOST_TOTAL_WEIGHT = 5e8  # METIS adds weights in 32 bits
+_STDOUT = 1  # of compiled code
+_ONE_AT_A_TIME = threading.Lock()  # the descriptor is the whole process's
 
 
 def partition(
@@ -47,16 +54,43 @@ def partition(
     )
     ends, others = np.divmod(pairs, num_vertices)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=num_vertices))])
-    _, parts = pymetis.part_graph(
-        num_parts,
-        pymetis.CSRAdjacency(offsets.tolist(), others.tolist()),
-        vweights=_whole(_fair(work, num_parts)).tolist(),
-        eweights=_whole(pair_weights).tolist(),
-        tpwgts=None if shares is None else shares.tolist(),
-        recursive=False,
-        options=pymetis.Options(seed=_METIS_SEED),
-    )
+    with _silence():
+        _, parts = pymetis.part_graph(
+            num_parts,
+            pymetis.CSRAdjacency(offsets.tolist(), others.tolist()),
+            vweights=_whole(_fair(work, num_parts)).tolist(),
+            eweights=_whole(pair_weights).tolist(),
+            tpwgts=None if shares is None else shares.tolist(),
+            recursive=False,
+            options=pymetis.Options(seed=_METIS_SEED),
+        )
     return np.array(parts, np.int32)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what compiled code prints meanwhile.
+
+    METIS prints, whatever its options, where a part comes out empty, as one with a tiny share must;
+    among the JSON of a command it would be an error.
+    """
+    with _ONE_AT_A_TIME:
+        try:
+            kept = os.dup(_STDOUT)
+        except OSError:  # closed: nothing can be printed
+            yield
+            return
+        flush = ctypes.CDLL(None).fflush if os.name == "posix" else lambda _: None
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            flush(None)  # what was printed before is no part of it
+            os.dup2(nowhere, _STDOUT)
+            yield
+        finally:
+            flush(None)  # or it would be printed later, after all
+            os.dup2(kept, _STDOUT)
+            os.close(nowhere)
+            os.close(kept)
 
 
 def coarsen(units: Units, most: int) -> None:
@@ -125,7 +159,7 @@ def _allot(units: Units, classes: list[list[int]], most: int) -> list[int]:
 def _fair(work: NDArray[np.float64], num_parts: int) -> NDArray[np.float64]:
     """The work of vertices, none above a part's fair share of the sum.
 
-    With heavier ones METIS leaves parts empty, says so on the terminal, and balances badly.
+    With heavier ones METIS leaves parts empty and balances badly.
     """
     if len(work) <= num_parts:
         return np.ones(len(work))

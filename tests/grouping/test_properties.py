@@ -133,6 +133,25 @@ def test_partition_says_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("num_vertices", [3, 5, 13])
+def test_nor_where_parts_have_unlike_shares(
+    num_vertices: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Parts that must come out empty are no news; what is printed before and after is kept."""
+    rng = np.random.default_rng(0)
+    libc = ctypes.CDLL(None)
+    libc.printf(b"before\n")
+    for _ in range(40):
+        shares = rng.choice([1.0, 20.0], 5)
+        ends = np.arange(num_vertices - 1, dtype=np.int32)
+        work = rng.choice([1e-9, 1e-3, 1.0], num_vertices)
+        edges = (ends, ends + 1, np.ones(num_vertices - 1))
+        partition(5, work, edges, shares / shares.sum())
+    libc.printf(b"after\n")
+    libc.fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"
+
+
 def test_partition_gives_shares_of_the_work() -> None:
     """A part with a third of the share gets about a third of the work."""
     n = 300
