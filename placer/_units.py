@@ -12,7 +12,8 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 HEAVY_SHARE = 1 / 24
-"""Rules that look at work join no two that do work if they have more than this share of it."""
+"""Rules that look at work join no two that do work if they have more than this share of it, nor a
+light one where those that were joined have more than this, too."""
 
 LIGHT_SHARE = 1 / 640
 """A unit with at most this share of the work and of the bytes is not worth a decision."""
@@ -66,6 +67,7 @@ class Units:
         self.work: list[float] = (self.op_work / self.op_work.sum()).tolist()
         self.bytes: list[float] = (self.op_bytes / max(self.op_bytes.sum(), 1.0)).tolist()
         self.kinds = _kind_bits(graph)
+        self._light = [0.0] * graph.num_ops  # work of light units that were joined, right at roots
         self._parents = list(range(graph.num_ops))
 
     def root(self, op: int) -> int:
@@ -84,25 +86,29 @@ class Units:
         self._parents[high] = low
         self.work[low] += self.work[high]
         self.bytes[low] += self.bytes[high]
+        self._light[low] += self._light[high]
         self.kinds[low] &= self.kinds[high]
 
     def join_if_sound(self, first: int, second: int) -> bool:
         """Joins the units of two ops, unless placing them as one would cost; says if it did.
 
-        It costs if both do work and the whole is heavy, if no device kind can run it, or if a
-        unit that is not light loses a kind by it.
+        It costs if the whole is heavy and both do work, or so do all light units in it together;
+        if no device kind can run it; or if a unit that is not light loses a kind by it.
         """
         first, second = self.root(first), self.root(second)
         both = self.kinds[first] & self.kinds[second]
         less, more = sorted((self.work[first], self.work[second]))
+        joining = less if less <= LIGHT_SHARE else 0.0
+        light = self._light[first] + self._light[second] + joining
         if (
             first == second
-            or (less > LIGHT_SHARE and less + more > HEAVY_SHARE)
+            or (less + more > HEAVY_SHARE and (less > LIGHT_SHARE or light > HEAVY_SHARE))
             or both == 0
             or any(self.kinds[u] != both and self.work[u] > LIGHT_SHARE for u in (first, second))
         ):
             return False
         self.join(first, second)
+        self._light[self.root(first)] = light
         return True
 
     def is_light(self, root: int) -> bool:

@@ -42,6 +42,20 @@ def test_a_chain_of_heavy_ops_stays_apart() -> None:
     assert groups.names == tuple(f"op{i}" for i in range(12))
 
 
+@pytest.mark.parametrize("shape", ["chain", "star"])
+def test_light_ops_without_number_are_more_than_one_group(shape: str) -> None:
+    """Each may join its reader, but they are heavy together."""
+    count = 3000
+    reads = "" if shape == "star" else "op{}"
+    ops = [_op(f"op{i}", reads.format(i - 1) if i else "") for i in range(count)]
+    if shape == "star":
+        ops.append(_op("last", " ".join(op.name for op in ops)))
+    groups = _group(*ops)
+    sizes = np.bincount(groups.group_of_op)
+    assert 20 <= groups.num_groups <= 256
+    assert sizes.max() <= 2 * count / 24 + 1  # as much as is heavy, and as much of light ones
+
+
 def test_colocated_ops_are_one_group_however_heavy() -> None:
     """A colocation group is a constraint: balance does not split it."""
     groups = _group(
