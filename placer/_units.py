@@ -108,7 +108,7 @@ class Units:
         ):
             return False
         self.join(first, second)
-        self._light[self.root(first)] = light
+        self._light[self.root(first)] += joining
         return True
 
     def is_light(self, root: int) -> bool:
