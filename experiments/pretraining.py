@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from placer import files
+from placer.api import Solution, solve
 from placer.errors import UsageError
-from placer.placement import Placement
-from placer.problem import Problem, SearchResult
+from placer.problem import MOST_EVALUATIONS, Problem, SearchResult, check_budget
 from policies import BUNDLED
 
 if TYPE_CHECKING:
@@ -74,13 +74,22 @@ def pretrain(pretrainer: Pretrainer, out: Path, on_row: Callable[[Row], None]) -
     return policy
 
 
-def placement(problem: Problem, found: SearchResult) -> Placement:
-    """The best choices that a pretrained policy found as a placement of the graph's ops."""
-    return Placement(
-        problem.graph,
-        problem.cluster,
-        problem.expand(found.choices),
-        order=problem.order,
-        step_time=found.step_time_seconds,
-        found_by=found.method,
-    )
+def place(problem: Problem, policy: PretrainedPolicy, evaluations: int, seed: int) -> Solution:
+    """Places a graph without training: by the heuristics, then by a policy.
+
+    Args:
+        problem: The problem.
+        policy: The policy.
+        evaluations: Its budget; the heuristics' evaluations are not part of it.
+        seed: All randomness comes from it.
+
+    Raises:
+        UsageError: As :func:`placer.problem.check_budget`.
+        InfeasibleError: No feasible placement was found.
+    """
+    check_budget(evaluations, seed)
+
+    def zero_shot(problem: Problem, **given: Any) -> SearchResult:
+        return policy.search(problem, **given | {"evaluations": evaluations})
+
+    return solve(problem, strategy=zero_shot, evaluations=MOST_EVALUATIONS, seed=seed)

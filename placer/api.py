@@ -20,8 +20,6 @@ from placer.placement import Order, Placement
 from placer.problem import Problem, Progress, Search, SearchResult, check_budget
 from placer.strategies import STRATEGIES, resolve
 
-"""The largest budget: the curve of the best so far is kept in memory."""
-
 
 @dataclass(frozen=True, eq=False)
 class Solution:

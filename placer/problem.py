@@ -258,6 +258,7 @@ class Progress:
 
 
 MOST_EVALUATIONS = 100_000_000
+"""The largest budget: the curve of the best so far is kept in memory."""
 
 
 def check_budget(evaluations: int, seed: int, seconds: float | None = None) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from placer.api import best_heuristic
 from placer.cluster import Cluster
 from placer.graph import OpGraph
+from placer.heuristics import evaluate_heuristics
 from placer.placement import Placement
+from placer.problem import Problem
 from placer.simulator import Simulator
 from policies import BUNDLED, pretraining
+from policies.pretrained import bundled
 
 ON_TINY = ["--graph", "g.json", "--cluster", "c.toml"]
 
@@ -42,11 +47,31 @@ def test_pretrain_then_place(placer, folder: Path) -> None:
     found = json.loads(result.stdout)
     graph, cluster = OpGraph.load("g.json"), Cluster.load("c.toml")
     placed = Placement.load("placement.json", graph, cluster)
-    assert found["evaluations"] == 4
+    problem = Problem.build(graph, cluster)
+    rows = evaluate_heuristics(problem, np.random.default_rng(0))
+    assert found["evaluations"] == sum(row.choices is not None for row in rows) + 4
     assert Simulator(graph, cluster).step_time(placed.devices) == found["step_time_seconds"]
     text = placer(*place).stdout
     assert "chains on pair: step time" in text
-    assert "the best of 4 placements" in text
+    assert f"the best of {found['evaluations']} placements" in text
+
+
+def test_place_is_never_worse_than_a_heuristic(placer, folder: Path) -> None:
+    """Nor than the policy; it says which of them found what it writes."""
+    command = ["place", "--workload", "resnet50", "--cluster", "v100x8", "--order", "priority"]
+    result = placer(*command, "--evaluations", "1", "--out", "placement.json", "--json")
+    found = json.loads(result.stdout)
+    graph, cluster = OpGraph.load("resnet50"), Cluster.load("v100x8")
+    problem = Problem.build(graph, cluster, order="priority")
+    best = best_heuristic(evaluate_heuristics(problem, np.random.default_rng(0)))
+    alone = bundled().search(problem, evaluations=1, seed=0)
+    assert best is not None
+    assert best.step_time_seconds < alone.step_time_seconds
+    assert found["step_time_seconds"] == best.step_time_seconds
+    assert found["found_by"] == best.name
+    placed = Placement.load("placement.json", graph, cluster)
+    simulator = Simulator(graph, cluster, order=placed.order, priorities=placed.priorities)
+    assert simulator.step_time(placed.devices) == best.step_time_seconds
 
 
 def test_training_goes_on_from_a_pretrained_policy(placer, folder: Path) -> None:
