@@ -14,6 +14,7 @@ from policies.config import COLOCRL, MODERN
 from tests.benchmarks.learning_runs import (
     NO_MOVES,
     PRETRAINED_NO_MOVES,
+    SAMPLES_ALONE,
     ZERO_SHOT,
     Cell,
     Run,
@@ -23,6 +24,7 @@ from tests.benchmarks.learning_runs import (
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "from nothing: no start, no prior": {"prior_deviations": 0.0},
     "no moves, only samples": {"move_share": 0.0},
+    "no moves, only samples, batch of 16": {"move_share": 0.0, "batch_size": 16},
     "half moves, half samples": {"move_share": 0.5},
     "moves of single op groups only": {"part_share": 0.0},
     "moves of parts only": {"part_share": 1.0},
@@ -54,7 +56,7 @@ SAMPLES_FROM_NOTHING = Subject(
         network="graph",
         hidden=32,  # as the bundled policy
         prior_deviations=0.0,
-        move_share=0.0,
+        **SAMPLES_ALONE,
     ),
 )
 PRETRAINED_SAMPLES = Subject(PRETRAINED_NO_MOVES)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -37,6 +37,8 @@ NO_MOVES = "no moves, from nothing"
 """The network of the bundled policy, learning from its samples and nothing else."""
 PRETRAINED_NO_MOVES = "pretrained, no moves"
 """The bundled policy, trained on by its samples, without moves."""
+SAMPLES_ALONE: Mapping[str, Any] = {"move_share": 0.0, "batch_size": 16}
+"""How these two train. In larger batches there are too few steps for samples alone."""
 _WITH_POLICY = ZERO_SHOT, PRETRAINED_NO_MOVES, "pretrained"
 _WITHOUT_HEURISTICS = ZERO_SHOT, NO_MOVES, PRETRAINED_NO_MOVES
 
@@ -292,7 +294,7 @@ def perform(piece: tuple[Run, Start]) -> Outcome:
         elif run.subject == PRETRAINED_NO_MOVES:
             from policies.pretrained import bundled
 
-            config = dataclasses.replace(MODERN, move_share=0.0)
+            config = dataclasses.replace(MODERN, **SAMPLES_ALONE)
             found = bundled().fine_tune(problem, evaluations=left, seed=run.seed, config=config)
         else:
             search = resolve("strategy", run.subject, STRATEGIES)
