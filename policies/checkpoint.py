@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,13 @@ from placer.files import replacing
 from placer.problem import Problem
 
 FORMAT = "placer.checkpoint/1"
+
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+    TypeError,  # a single array, .npy
+    *(RuntimeError, zlib.error, tokenize.TokenError, SyntaxError),  # broken headers and data
+)
+"""What NumPy and zipfile raise on files that they cannot read."""
 
 
 def save(
@@ -50,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         facts = json.loads(str(arrays.pop("")))
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _UNREADABLE:
         raise FormatError(f"{path}: not a checkpoint; expected an .npz file of arrays") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a checkpoint of format {FORMAT!r}")
