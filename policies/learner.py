@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,21 @@ class LearnerState(NamedTuple):
             if slash and kind in kinds:  # a checkpoint has an array "first" that is none of these
                 kinds[kind][name] = value
         return cls(**kinds, count=arrays["count"])
+
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Checks that this is the state of weights of these names and shapes.
+
+        Raises:
+            ValueError: It is not; the message has the first misfit.
+        """
+        for kind in ("weights", "first", "second"):
+            arrays = getattr(self, kind)
+            for name in sorted(shapes.keys() | arrays.keys()):
+                shape = np.shape(arrays[name]) if name in arrays else None
+                if shape != shapes.get(name):
+                    raise ValueError(f"{kind}/{name} is {shape}; expected {shapes.get(name)}")
+        if np.shape(self.count):
+            raise ValueError(f"count is {np.shape(self.count)}; expected ()")
 
 
 class Hyperparameters(NamedTuple):

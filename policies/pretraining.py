@@ -246,6 +246,7 @@ class Pretrainer:
                 if step_count == self.num_steps
                 else LearnerState.from_arrays(arrays)
             )
+            state.check_shapes(graph_network.weight_shapes(HIDDEN))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: not a whole checkpoint ({error!r})") from None
         self.step_count, self.evaluations, self.state = step_count, evaluations, state

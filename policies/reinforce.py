@@ -382,7 +382,12 @@ class Trainer:
             start=arrays.get("start"),
         )
         trainer.first = arrays.get("first", trainer.start)
-        trainer.state = LearnerState.from_arrays(arrays)
+        state = LearnerState.from_arrays(arrays)
+        shapes = {name: np.shape(weight) for name, weight in trainer.state.weights.items()}
+        if "group_bias" in state.weights:  # a policy that was widened has one in any case
+            shapes["group_bias"] = problem.allowed.shape
+        state.check_shapes(shapes)
+        trainer.state = state
         trainer.elites.choices = arrays["elite_choices"]
         trainer.elites.rewards = arrays["elite_rewards"]
         trainer.elites.step_time_seconds = arrays["elite_step_time_seconds"]

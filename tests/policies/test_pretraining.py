@@ -68,6 +68,19 @@ def test_only_its_own_pretraining_goes_on(saved: tuple[Path, list[Row]], given: 
             other.restore(saved[0])
 
 
+def test_a_state_of_another_network_is_refused(
+    saved: tuple[Path, list[Row]], given: Problem, tmp_path: Path
+) -> None:
+    """Adam's means, too, are to fit before a step is taken."""
+    arrays, facts = checkpoint.load(saved[0])
+    del facts["format"], arrays["second/output"]
+    checkpoint.save(tmp_path / "p.npz", arrays, facts)
+    pretrainer = Pretrainer(steps=4, seed=3, problems=[given])
+    with pytest.raises(FormatError, match="not a whole checkpoint .*second/output is None"):
+        pretrainer.restore(tmp_path / "p.npz")
+    assert pretrainer.step_count == 0
+
+
 @pytest.mark.parametrize(("steps", "seed"), [(0, 0), (1, -1)])
 def test_arguments_outside_their_range(steps: int, seed: int) -> None:
     with pytest.raises(UsageError, match="expected"):

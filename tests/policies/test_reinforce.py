@@ -271,6 +271,25 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
             Trainer.restore(path, TOY)
 
 
+@pytest.mark.parametrize("kind", ["weights", "first", "second"])
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, kind: str) -> None:
+    """Weights that this version lacks, has not or has in another shape are no traceback later."""
+    path = tmp_path / "checkpoint.npz"
+    Trainer(TOY, SMALL, evaluations=8, seed=0).save(path)
+    arrays, facts = checkpoint.load(path)
+    del facts["format"]
+    name = f"{kind}/embed_features"
+    fewer = {key: array for key, array in arrays.items() if key != name}
+    for others, found in (
+        (fewer, "None"),
+        (arrays | {name: arrays[name][1:]}, r"\(\d+, 8\)"),
+        (arrays | {f"{kind}/bogus": np.zeros(2)}, r"\(2,\)"),
+    ):
+        checkpoint.save(path, others, facts)
+        with pytest.raises(FormatError, match=rf"not a whole checkpoint .*{kind}/\w+ is {found}"):
+            Trainer.restore(path, TOY)
+
+
 def test_a_checkpoint_fits_its_problem_only(tmp_path: Path) -> None:
     """Of another problem, broken, or missing: one error that names the file."""
     path = tmp_path / "checkpoint.npz"
