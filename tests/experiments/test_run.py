@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.run import RunFolder
-from placer.errors import FormatError
+from placer.errors import FormatError, PlacerError
 from placer.heuristics import HeuristicResult
 from policies.metrics import COLUMNS
 
@@ -49,6 +51,27 @@ def test_start_drops_what_was_there(tmp_path: Path) -> None:
     folder.close()
     assert folder.read_metrics()["step"].tolist() == [3]
     assert len(list((tmp_path / "events").iterdir())) == 1
+
+
+def test_events_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As where the disk is full: one error that names the file, and no other thread has its own."""
+    folder = RunFolder(tmp_path)
+    (tmp_path / "events").write_text("a file")
+    with pytest.raises(PlacerError, match=r"tfevents\S+: cannot be written"):
+        folder.start_metrics([ROW])
+    (tmp_path / "events").unlink()
+    folder.start_metrics([ROW])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        with pytest.raises(PlacerError, match=r"tfevents\S+: cannot be written \(File too large"):
+            folder.append_metrics(ROW, {f"batch/{i}": np.arange(99.0) for i in range(99)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    folder.close()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
