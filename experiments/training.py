@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,9 +41,15 @@ SECONDS_BETWEEN_CHECKPOINTS = 10.0
 MEASURED_BATCH_SIZE = 16
 """Of training on measured step times: what is measured between two checkpoints takes a while."""
 
+_NETWORK = "network", "hidden"
+"""The settings of training that a policy brings with it."""
 
-def check_start(start: RunFolder, config: RunConfig) -> None:
+
+def start_from(start: RunFolder, config: RunConfig) -> RunConfig:
     """Checks that a run may start from another one.
+
+    Returns:
+        What is asked, with the network of that one, which may have begun with a pretrained policy.
 
     Raises:
         UsageError: It is not finished, or its problem is another one.
@@ -57,11 +64,14 @@ def check_start(start: RunFolder, config: RunConfig) -> None:
             )
     if not start.finished:
         raise UsageError(f"{start.path}: not finished; expected a run that is")
+    network = {name: began.training[name] for name in _NETWORK if name in began.training}
+    config = msgspec.structs.replace(config, training=config.training | network)
     if _settings_of_policy(began) != _settings_of_policy(config):  # training goes on with it
         raise UsageError(
             f"{start.path}: a run of {began.strategy}; {config.strategy} cannot start from it, as "
             "it trains with other settings"
         )
+    return config
 
 
 def _settings_of_policy(config: RunConfig) -> dict[str, Any]:

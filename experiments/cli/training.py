@@ -146,7 +146,7 @@ def train(
     from experiments import tables
     from experiments.pretraining import policy_path
     from experiments.run import RunFolder, free_folder
-    from experiments.training import check_start, new_config
+    from experiments.training import new_config, start_from
 
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run: give --out")
@@ -219,7 +219,7 @@ def train(
             pretrained=pretrained,
         )
         if start is not None:
-            check_start(RunFolder(start), config)
+            config = start_from(RunFolder(start), config)
         name = f"{op_graph.name}-{where.name}-{config.strategy}-seed{config.seed}"
         folder = folder or free_folder(Path("runs") / re.sub(r"[^\w.-]+", "-", name))
         if start is not None:  # before there is a run, so that none is without it

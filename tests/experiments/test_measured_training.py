@@ -131,6 +131,27 @@ def test_killed_and_resumed_on_the_same_curve(run, fake, begun, tmp_path, monkey
     assert without_wall_clock(stopped) == without_wall_clock(whole)
 
 
+def test_from_a_run_that_began_with_a_pretrained_policy(run, fake, tmp_path, monkeypatch) -> None:
+    """Its network is gone on with, and resumed alike."""
+    on = ("--cluster", run.inputs[-1], "--groups", 6)
+    before = tmp_path / "before"
+    simulated = (*run.inputs, "--groups", 6, "--evaluations", 30, "--from", "bundled")
+    assert train(*simulated, "--out", before).exit_code == 0
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    begin = (*MEASURED, *on, "--start", before, "--evaluations", 50)
+    result = train(*begin, "--out", whole)
+    assert result.exit_code == 0, result.stderr
+    settings = RunFolder(whole).read_config().training
+    assert (settings["network"], settings["batch_size"]) == ("graph", 16)
+    monkeypatch.setattr(Fake, "rng", np.random.default_rng(0))
+    num_measured = len((whole / "measurements.jsonl").read_text().splitlines())
+    monkeypatch.setattr(Fake, "kill_at", num_measured // 2)
+    assert train(*begin, "--out", stopped).exit_code == 130
+    monkeypatch.setattr(Fake, "kill_at", 10_000)
+    assert train("--resume", "--out", stopped).exit_code == 0
+    assert without_wall_clock(stopped) == without_wall_clock(whole)
+
+
 def test_in_order_of_priority(run, fake, tmp_path, monkeypatch) -> None:
     """With the priorities that the placement it starts from was found with, and resumed alike."""
     on = ("--cluster", run.inputs[-1], "--groups", 6, "--order", "priority")
