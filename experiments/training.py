@@ -345,9 +345,9 @@ class _PolicySearch:
         except TypeError as error:
             path = record.folder.path / "config.toml"
             raise FormatError(f"{path}: training: {error}") from None
-        if record.folder.policy.exists():
-            from policies.pretrained import PretrainedPolicy
+        from policies.pretrained import NETWORK, PretrainedPolicy
 
+        if config.network == NETWORK:  # as no preset says: the run began with a policy
             pretrained = PretrainedPolicy.load(record.folder.policy)
             return pretrained.trainer(
                 problem, config, evaluations=evaluations, seed=seed, start=start

@@ -93,6 +93,11 @@ def test_training_goes_on_from_a_pretrained_policy(placer, folder: Path) -> None
     result = placer(*train, "--from", "q.npz", "--resume")
     assert result.exit_code == 2
     assert "--from q.npz: the run was not started from this policy" in result.stderr
+    for name in ("checkpoint.npz", "result.json", "policy.npz"):
+        Path("run", name).unlink()
+    result = placer(*train, "--resume")
+    assert result.exit_code == 2, "it would train a fresh policy"
+    assert "error: run/policy.npz: no such file" in result.stderr
 
 
 def test_the_bundled_policy_goes_by_its_name(placer, folder: Path) -> None:
