@@ -108,14 +108,13 @@ class Pretrainer:
         problems: Problems to train on besides the generated ones, every other step.
 
     Raises:
-        UsageError: Fewer than 1 step, or a negative seed.
+        UsageError: Steps that are no whole number above 0, or a seed that is none from 0 on.
     """
 
     def __init__(self, *, steps: int, seed: int, problems: Sequence[Problem] = ()) -> None:
-        if steps < 1:
-            raise UsageError(f"steps is {steps}; expected at least 1")
-        if seed < 0:
-            raise UsageError(f"seed is {seed}; expected a whole number >= 0")
+        for name, value, least in (("steps", steps, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name} is {value!r}; expected a whole number >= {least}")
         self.num_steps, self.seed = steps, seed
         self.given = [_Task.of(problem) for problem in problems]
         self.problems = tuple(problems)

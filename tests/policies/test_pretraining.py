@@ -81,8 +81,8 @@ def test_a_state_of_another_network_is_refused(
     assert pretrainer.step_count == 0
 
 
-@pytest.mark.parametrize(("steps", "seed"), [(0, 0), (1, -1)])
-def test_arguments_outside_their_range(steps: int, seed: int) -> None:
+@pytest.mark.parametrize(("steps", "seed"), [(0, 0), (1, -1), (2.5, 0), (1, 0.5)])
+def test_arguments_outside_their_range(steps: float, seed: float) -> None:
     with pytest.raises(UsageError, match="expected"):
         Pretrainer(steps=steps, seed=seed)
 
