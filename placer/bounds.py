@@ -419,4 +419,4 @@ def _schedule(times: _Times) -> float | None:
             f"no placement fits: the variables of graph {problem.graph.name!r} exceed the memory "
             f"of the devices of cluster {problem.cluster.name!r}, however they are spread"
         )
-    return float(solver.best_objective_bound)
+    return float(np.rint(solver.best_objective_bound))  # it is a whole number but for rounding

@@ -180,6 +180,20 @@ def test_bytes_beyond_the_solvers_integers_leave_bounds(
     assert exact.search(problem, evaluations=100, seed=0).step_time_seconds == best
 
 
+def test_the_schedule_s_bound_is_a_whole_number_of_nanoseconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The solver's figure may be off by rounding; the bound is no more than the step time."""
+    from ortools.sat.python import cp_model
+
+    bound = cp_model.CpSolver.best_objective_bound.fget
+    rounded_up = property(lambda solver: np.nextafter(bound(solver), np.inf))
+    monkeypatch.setattr(cp_model.CpSolver, "best_objective_bound", rounded_up)
+    problem = make_toy(4)
+    best = problem.evaluate(all_choices(problem)).step_time_seconds.min()
+    assert lower_bound(problem).seconds == best
+
+
 def test_what_fits_nowhere_says_how_many_bytes_are_too_many() -> None:
     """The variables together exceed all memory together."""
     graph = OpGraph.from_ops("huge", [op(f"op{i}", parameter_bytes=700) for i in range(3)])
