@@ -59,7 +59,8 @@ def fit_device(graphs: Sequence[OpGraph], device: Device) -> Fit:
     size, leave the least sum of relative deviations, as it is small ops that tell.
 
     Args:
-        graphs: Graphs whose ops know seconds for the device's model.
+        graphs: Graphs whose ops know seconds for the device's model or, where they have none for
+            that, for its kind.
         device: The device.
 
     Raises:
@@ -74,7 +75,8 @@ def fit_device(graphs: Sequence[OpGraph], device: Device) -> Fit:
     if not len(known):
         raise UsageError(
             f"no op of {len(graphs)} graphs that does work has seconds for model "
-            f"{device.model!r} of device {device.name!r}; expected graphs of placer.tf.profile"
+            f"{device.model!r} or kind {device.kind!r} of device {device.name!r}; expected graphs "
+            "of placer.tf.profile"
         )
     families, all_of = _members(types)
     overheads = np.geomspace(known.min() / 10, 2 * np.median(known), _NUM_OVERHEADS)
@@ -101,7 +103,7 @@ def _samples(
     parts = []
     for graph in graphs:
         compute, memory = roofline(graph, device)
-        known = np.array([of.get(device.model, 0.0) for of in graph.seconds])
+        known = np.array([of.get(device.model, of.get(device.kind, 0.0)) for of in graph.seconds])
         rows = (known > 0) & (np.maximum(compute, memory) > 0)
         parts.append((compute[rows], memory[rows], known[rows], np.array(graph.op_types)[rows]))
     compute, memory, known, types = (np.concatenate(part) for part in zip(*parts, strict=True))

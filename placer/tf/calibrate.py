@@ -32,7 +32,7 @@ class Calibration:
 
     Attributes:
         cluster: The cluster.
-        fits: What was fitted for each device model.
+        fits: What was fitted for each device model, or kind where that is all.
     """
 
     cluster: Cluster
@@ -82,7 +82,7 @@ def calibrate(
     bandwidth to transfers of several sizes. All else stays as it is.
 
     Args:
-        graphs: Graphs of :func:`profile`, with seconds for the model of each device.
+        graphs: Graphs of :func:`profile`, with seconds for the model, or kind, of each device.
         cluster: The cluster, such as ``Cluster.from_tensorflow`` gives.
         devices: Name of the TensorFlow device for each device of the cluster. By default those of
             the same names or, with workers, the CPU of each.
@@ -120,16 +120,17 @@ def calibrate_report(
     if not graphs:
         raise UsageError("no graphs to calibrate with; expected graphs of placer.tf.profile")
     fits: dict[str, Fit] = {}
-    for device in cluster.devices:
-        if device.model not in fits:
-            fits[device.model] = fit_device(graphs, device)
+    models = [device.model or device.kind for device in cluster.devices]
+    for model, device in zip(models, cluster.devices, strict=True):
+        if model not in fits:
+            fits[model] = fit_device(graphs, device)
     figures = tuple(
         replace(
             device,
-            op_overhead_seconds=fits[device.model].device.op_overhead_seconds,
-            efficiency=fits[device.model].device.efficiency,
+            op_overhead_seconds=fits[model].device.op_overhead_seconds,
+            efficiency=fits[model].device.efficiency,
         )
-        for device in cluster.devices
+        for model, device in zip(models, cluster.devices, strict=True)
     )
     links = time_links(cluster, devices=devices, workers=workers, steps=steps, runs=runs)
     return Calibration(Cluster(cluster.name, figures, links), fits)

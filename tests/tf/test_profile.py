@@ -300,6 +300,25 @@ def test_a_device_without_statistics_has_no_peaks() -> None:
         _measure_peaks(bench, ["GPU:0"], 0, device)
 
 
+def test_devices_without_a_model_are_calibrated_by_their_kind(monkeypatch) -> None:
+    """As ``profile`` and the simulator have it; each kind gets figures of its own."""
+    calibrate = importlib.import_module("placer.tf.calibrate")  # the name is also a function's
+    monkeypatch.setattr(calibrate, "time_links", lambda cluster, **_: cluster.links)
+    peaks = {"flops": 1e11, "memory_bandwidth": 1e10}
+    devices = Device("a", "cpu", **peaks), Device("b", "tpu", **peaks)
+    cluster = Cluster("kinds", devices, (Link(("a", "b"), 1e9),))
+    ops = [Op(f"op{i}", "Relu", bytes_accessed=1e6 * (i + 1)) for i in range(9)]
+    graph = OpGraph.from_ops("g", ops)
+    seconds = {
+        kind: {op.name: op.bytes_accessed / rate for op in ops}
+        for kind, rate in (("cpu", 5e9), ("tpu", 2.5e9))
+    }
+    found = placer.tf.calibrate_report([with_seconds(graph, seconds)], cluster)
+    assert list(found.fits) == ["cpu", "tpu"]
+    shares = [device.efficiency[0].memory_bandwidth for device in found.cluster.devices]
+    assert shares == pytest.approx([0.5, 0.25], rel=0.02)
+
+
 def test_calibration_needs_graphs_that_fit_the_cluster() -> None:
     """A cluster whose devices no graph knows, and devices that do not fit the cluster."""
     cluster = placer.Cluster.load("cpu-gpu")
