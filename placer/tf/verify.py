@@ -139,6 +139,7 @@ def trace_step(placed: PlacedGraph, arguments: Sequence[Any]) -> Any:
         placed: The graph. Its ops are in the scope ``placer_step``.
         arguments: The value of each placeholder.
     """
+    import numpy as np
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
     from tensorflow.python.eager import context
@@ -150,7 +151,8 @@ def trace_step(placed: PlacedGraph, arguments: Sequence[Any]) -> Any:
     writes, values, feeds = [], {}, {}
     for name, handle in flat.variables.items():
         dtype = tf.as_dtype(nodes[name].attr["dtype"].type)
-        values[name] = resource_variable_ops.read_variable_op(handle, dtype).numpy()
+        value = resource_variable_ops.read_variable_op(handle, dtype).numpy()
+        values[name] = np.asarray(value, dtype.as_numpy_dtype)  # a single string comes as bytes
     with tf.Graph().as_default() as graph:
         with tf.name_scope(OUTSIDE):
             for name, value in values.items():

@@ -72,6 +72,19 @@ def test_ops_that_follow_their_variable_are_reported() -> None:
         placer.tf.verify(placed, tf.ones((4, 4)), strict=True)
 
 
+def test_a_variable_may_be_one_string() -> None:
+    """A step is traced with a copy of it; what it holds stays."""
+    name = tf.Variable("ab\0")
+
+    def function(x):
+        return tf.strings.join([name, tf.strings.as_string(x)])
+
+    placed = _place(function)
+    report = placer.tf.verify(placed, tf.ones((4, 4)), strict=True)
+    assert not report.dropped
+    assert name.numpy() == b"ab\0"
+
+
 def test_small_constants_are_copied() -> None:
     """One read on two devices, none of them its own, runs on both; that is no error."""
 
