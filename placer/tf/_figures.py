@@ -14,7 +14,9 @@ LOOPS = frozenset({"While", "StatelessWhile"})
 """Types of ops that stand for a whole loop."""
 
 _HANDLE_BYTES = 8.0
-_STRING_BYTES = 16.0
+
+STRING_BYTES = 16.0
+"""What an element of a tensor of strings is taken to be."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _outputs(operation: Any, inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ..
             size = _HANDLE_BYTES
         elif dtype in (tf.variant, tf.string) or elements is None:
             sized = False
-            least = (elements or 0) * _STRING_BYTES if dtype == tf.string else 0.0
+            least = (elements or 0) * STRING_BYTES if dtype == tf.string else 0.0
             size = max((least, *(t.bytes for t in inputs)))
         else:
             size = float(elements * dtype.size)

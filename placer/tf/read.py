@@ -12,7 +12,7 @@ from typing import Any
 from placer.errors import GraphError, ReadError
 from placer.graph import Op, OpGraph, Output
 from placer.tf._colocation import colocation_groups, resource_handles
-from placer.tf._figures import LOOPS, Figures, graph_figures
+from placer.tf._figures import LOOPS, STRING_BYTES, Figures, graph_figures
 from placer.tf._flatten import FlatGraph
 from placer.tf._trace import flatten
 
@@ -161,7 +161,8 @@ def _parameter_bytes(node: Any, figures: Figures) -> float:
         elements = tf.TensorShape(node.attr["shape"].shape).num_elements()
         if elements is None:
             raise ReadError(f"variable {node.name!r} has an unknown shape; expected a known one")
-        return float(elements * tf.as_dtype(node.attr["dtype"].type).size)
+        dtype = tf.as_dtype(node.attr["dtype"].type)
+        return float(elements * (STRING_BYTES if dtype == tf.string else dtype.size))
     if node.op in ("Variable", "VariableV2"):
         return figures.outputs[0].bytes
     return 0.0

@@ -260,6 +260,13 @@ def test_bad_keras_calls_are_refused(small_model, compiled_model) -> None:
         placer.tf.read(compiled_model)
 
 
+def test_variables_of_strings_have_bytes() -> None:
+    """16 per element, as tensors of strings."""
+    names = tf.Variable(["one", "two", "three"])
+    graph = placer.tf.read(lambda: names.read_value())
+    assert graph.parameter_bytes.sum() == 3 * 16
+
+
 def test_resources_of_unknown_size_are_refused(small_model) -> None:
     """A captured table, and a GraphDef whose variables are placeholders."""
     values = tf.lookup.KeyValueTensorInitializer([1], [2])
