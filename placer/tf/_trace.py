@@ -112,8 +112,9 @@ def _check_graph_def(graph_def: Any, specs: Sequence[Any]) -> None:
         raise ReadError("the GraphDef has no nodes; expected at least one")
     for node in graph_def.node:
         if node.op == "Placeholder":
-            shape = node.attr["shape"].shape
-            dims = None if shape.unknown_rank else [d.size for d in shape.dim]
+            # asking for an attribute that is not there would add it
+            known = "shape" in node.attr and not node.attr["shape"].shape.unknown_rank
+            dims = [d.size for d in node.attr["shape"].shape.dim] if known else None
             if node.attr["dtype"].type == tf.resource.as_datatype_enum:
                 raise ReadError(
                     f"placeholder {node.name!r} is a resource of unknown size; expected a "

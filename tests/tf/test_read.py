@@ -260,6 +260,17 @@ def test_bad_keras_calls_are_refused(small_model, compiled_model) -> None:
         placer.tf.read(compiled_model)
 
 
+def test_a_placeholder_that_says_no_shape_is_refused() -> None:
+    """Its shape is unknown, not that of a scalar; the GraphDef stays as it was."""
+    graph_def = tf.compat.v1.GraphDef()
+    node = graph_def.node.add(name="x", op="Placeholder")
+    node.attr["dtype"].type = tf.float32.as_datatype_enum
+    before = type(graph_def).FromString(graph_def.SerializeToString())
+    with pytest.raises(ReadError, match="input 'x' has unknown rank"):
+        placer.tf.read(graph_def)
+    assert graph_def == before
+
+
 def test_variables_of_strings_have_bytes() -> None:
     """16 per element, as tensors of strings."""
     names = tf.Variable(["one", "two", "three"])
