@@ -208,9 +208,23 @@ def _trace_model(model: Any, specs: Sequence[Any], training: bool) -> Any:
                 f"Keras model {model.name!r} does not say its inputs; expected specs, "
                 "such as tf.TensorSpec((32, 8))"
             )
-        specs = [tf.TensorSpec(t.shape, t.dtype, t.name) for t in model.inputs]
+        specs = _input_specs(model)
     inputs = specs[0] if len(specs) == 1 else list(specs)
     return _traced(tf.function(lambda x: model(x, training=False), autograph=False), [inputs])
+
+
+def _input_specs(model: Any) -> list[Any]:
+    """Specs of what a model takes: one for each of its inputs, or one dict."""
+    import keras
+    import tensorflow as tf
+
+    inputs = model.inputs
+    if not isinstance(model, keras.Sequential):  # whose input is what another model gave
+        inputs = getattr(model, "input", inputs)
+    return [
+        keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), one)
+        for one in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
+    ]
 
 
 def _traced(function: Callable[..., Any], specs: Sequence[Any]) -> Any:

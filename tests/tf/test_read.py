@@ -260,6 +260,15 @@ def test_bad_keras_calls_are_refused(small_model, compiled_model) -> None:
         placer.tf.read(compiled_model)
 
 
+def test_a_model_takes_its_inputs_in_its_own_structure() -> None:
+    """Named other than the tensors, in another order; with no spec as with one."""
+    first, second = (keras.Input((8,), batch_size=4, name=name) for name in ("first", "second"))
+    with pytest.warns(UserWarning, match="all keys in the dict must match"):
+        model = keras.Model({"b": first, "a": second}, keras.layers.subtract([first, second]))
+    specs = {"b": FEATURES, "a": FEATURES}
+    assert _work(placer.tf.read(model)) == _work(placer.tf.read(model, specs))
+
+
 def test_a_placeholder_that_says_no_shape_is_refused() -> None:
     """Its shape is unknown, not that of a scalar; the GraphDef stays as it was."""
     graph_def = tf.compat.v1.GraphDef()
