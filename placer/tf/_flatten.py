@@ -76,7 +76,7 @@ def _simplify(flat: FlatGraph, roots: Sequence[str]) -> FlatGraph:
     for node in nodes.values():
         node.input[:] = _canonical_inputs(node.input)
     _bypass_barriers(nodes, keep=roots)
-    reached = _reachable(nodes, roots)
+    reached = reachable(nodes, roots)
     order = _topological(nodes, reached)
     renamed = _merge_reads([nodes[name] for name in order])
     kept = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
@@ -206,7 +206,8 @@ def _bypass_barriers(nodes: dict[str, Any], keep: Sequence[str]) -> None:
             node.input[:] = _canonical_inputs([r for ref in node.input for r in resolve(ref)])
 
 
-def _reachable(nodes: dict[str, Any], roots: Sequence[str]) -> set[str]:
+def reachable(nodes: dict[str, Any], roots: Sequence[str]) -> set[str]:
+    """The nodes that must run for some of them, by name; these included."""
     found: set[str] = set()
     todo = list(roots)
     while todo:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from placer.graph import split_input
+from placer.tf._flatten import reachable
 
 _MOST_TRIPS = 100_000
 
@@ -44,25 +45,33 @@ def _run_counters(loop: Any, library: Mapping[str, Any], counts: Mapping[str, in
     values = [_constant(loop.inputs[i], counts) for i in positions]
     if any(value is None for value in values):
         return None
-    with _session(test.graph) as tests, _session(body.graph) as bodies:
+    more_trips, following = test.outputs[0], [body.outputs[i] for i in positions]
+    with _session(test, [more_trips]) as tests, _session(body, following) as bodies:
         for trips in range(_MOST_TRIPS):
             feed = {test.inputs[i].name: v for i, v in zip(positions, values, strict=True)}
-            if not tests.run(test.outputs[0].name, feed):
+            if not tests.run(more_trips.name, feed):
                 return trips
             feed = {body.inputs[i].name: v for i, v in zip(positions, values, strict=True)}
-            values = bodies.run([body.outputs[i].name for i in positions], feed)
+            values = bodies.run([tensor.name for tensor in following], feed)
     return None
 
 
-def _session(graph: Any) -> Any:
-    """A session that runs a part of a graph, whatever has to run before it for other reasons."""
+def _session(function: Function, outputs: Sequence[Any]) -> Any:
+    """A session that computes outputs of a function, whatever else has to run before them.
+
+    All else is left out: TensorFlow might not take it, as a copy knows no shapes behind handles.
+    """
     import tensorflow as tf
 
-    graph_def = graph.as_graph_def()
-    for node in graph_def.node:
+    graph_def = function.graph.as_graph_def()
+    nodes = {node.name: node for node in graph_def.node}
+    for node in nodes.values():
         node.input[:] = [ref for ref in node.input if not ref.startswith("^")]
+    needed = reachable(nodes, [tensor.op.name for tensor in (*outputs, *function.inputs)])
+    part = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
+    part.node.extend(node for node in graph_def.node if node.name in needed)
     with tf.Graph().as_default() as copy:
-        tf.import_graph_def(graph_def, name="")
+        tf.import_graph_def(part, name="")
     return tf.compat.v1.Session(graph=copy)
 
 
@@ -88,6 +97,12 @@ def function_graph(definition: Any, caller: Any, inputs: Sequence[Any]) -> Funct
         )
     names = [flat_names[arg.name].removesuffix(":0") for arg in definition.signature.input_arg]
     kept = [node for node in graph_def.node if node.name not in names]
+    # TensorFlow's inlining leaves control edges from arguments, which are there before, and
+    # colocation with nodes that are gone
+    arguments = {f"^{name}" for name in names}
+    for node in kept:
+        node.input[:] = [ref for ref in node.input if ref not in arguments]
+        node.attr.pop("_class", None)
     del graph_def.node[:]
     graph_def.node.extend(kept)
     graph = tf.Graph()

@@ -63,6 +63,51 @@ def test_calls_inside_a_loop_count() -> None:
     assert 6 * PRODUCT <= flops < 6 * PRODUCT + 100
 
 
+def test_trips_may_hang_on_more_than_what_ends_the_loop() -> None:
+    """The counter grows by another one, so that 0, 1, 3, 6 are the four trips."""
+
+    def loop(x):
+        def body(i, by, x):
+            return i + by, by + 1, x @ x
+
+        return tf.while_loop(lambda i, by, x: i < 10, body, (0, 1, x))[2]
+
+    flops = _flops_of(tf.function(loop, autograph=False), "While")
+    assert 4 * PRODUCT <= flops < 4 * PRODUCT + 50
+
+
+def _update(kind):
+    """A function of its own that updates a variable and reads it."""
+    variable = tf.Variable(tf.ones((4, 4)))
+
+    @tf.function(autograph=False)
+    def function(x):
+        if kind == "rows":
+            variable.scatter_nd_add([[1]], x[:1])
+        else:
+            variable.assign_add(x)
+        return x @ variable
+
+    return function
+
+
+@pytest.mark.parametrize("kind", ["rows", "all"])
+@pytest.mark.parametrize("within", ["While", "If"])
+def test_functions_that_write_variables_may_be_inside(kind, within) -> None:
+    """The call waits for what the loop or branch was given, and a copy of the body knows no shapes."""
+    update = _update(kind)
+
+    def loop(x):
+        return tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, update(x)), (0, x))[1]
+
+    def branch(x):
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: update(x), lambda: x)
+
+    function = tf.function(loop if within == "While" else branch, autograph=False)
+    trips = 3 if within == "While" else 1
+    assert trips * PRODUCT <= _flops_of(function, within) < trips * (PRODUCT + 50)
+
+
 def test_a_branch_counts_as_the_dearest() -> None:
     """tf.cond costs what its most expensive branch does."""
 
