@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from placer.graph import split_input
+from placer.errors import PlacementError
+from placer.graph import OpGraph, split_input
 from placer.placement import Placement
 from placer.simulator import Simulator
 from placer.tf._costs import op_types
@@ -19,10 +20,33 @@ _UNORDERED = op_types(
 """What these give is there before the step, so they wait for nothing."""
 
 
+_SWITCHES = op_types("Switch RefSwitch _SwitchN")
+
+
+def check_order(graph: OpGraph) -> None:
+    """Checks that devices can run the ops of a graph in an order.
+
+    Raises:
+        PlacementError: Some ops are on the side of a branch and run only if it is taken. Whatever
+            followed one of them would not run either.
+    """
+    for name, kind in zip(graph.op_names, graph.op_types, strict=True):
+        if kind in _SWITCHES:
+            raise PlacementError(
+                f"op {name!r} ({kind}) is a branch in the form of TensorFlow 1, of which one side "
+                "does not run; expected order 'fifo', or a program without such branches"
+            )
+
+
 def order_simulator(placement: Placement) -> Simulator | None:
-    """What simulates the order of a placement; None where that is TensorFlow's own."""
+    """What simulates the order of a placement; None where that is TensorFlow's own.
+
+    Raises:
+        PlacementError: As :func:`check_order`.
+    """
     if placement.order == "fifo":
         return None
+    check_order(placement.graph)
     return Simulator(
         placement.graph, placement.cluster, order=placement.order, priorities=placement.priorities
     )

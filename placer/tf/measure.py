@@ -23,7 +23,7 @@ from placer.simulator import Simulator
 from placer.tf import _wire
 from placer.tf._flatten import FlatGraph, flatten_function
 from placer.tf._machine import names_on
-from placer.tf._order import order_simulator, previous_ops
+from placer.tf._order import check_order, order_simulator, previous_ops
 from placer.tf._placed import beside_variables, variables_of
 from placer.tf._processes import check_seconds_limit
 from placer.tf._program import save_program, step_of, values_of
@@ -135,6 +135,7 @@ class MeasuredEvaluator:
         self.graph = self._program if graph is None else graph
         self._simulator = None
         if order != "fifo" or priorities is not None:  # it refuses what does not go together
+            check_order(self.graph)
             self._simulator = Simulator(self.graph, cluster, order=order, priorities=priorities)
         self.order: Order = order
         self.priorities = None if self._simulator is None else self._simulator.priorities

@@ -341,6 +341,20 @@ def test_any_order_of_any_program_ends_with_the_same_numbers(
         np.testing.assert_allclose(last[name], now[id(handle)], rtol=1e-5, atol=1e-6)
 
 
+def test_branches_of_tensorflow_1_have_no_order() -> None:
+    """What followed an op on the side that is not taken would not run; fifo needs no such edges."""
+    with tf.Graph().as_default() as one:
+        given = tf.compat.v1.placeholder(tf.float32, (4,))
+        yes, no = tf.raw_ops.Switch(data=given, pred=tf.reduce_sum(given) > 0)
+        tf.raw_ops.Merge(inputs=[tf.tanh(yes), -no])
+    graph = placer.tf.read(one.as_graph_def())
+    with pytest.raises(PlacementError, match=r"\(Switch\) is a branch in the form of TensorFlow 1"):
+        placer.tf.apply_to_graph_def(
+            one.as_graph_def(), random_placement(graph, 0, order="priority")
+        )
+    placer.tf.apply_to_graph_def(one.as_graph_def(), random_placement(graph, 0))
+
+
 def test_what_cannot_run_in_any_order_says_so() -> None:
     """An op that uses variables of two devices is infeasible, as with TensorFlow's own order."""
     first, second = tf.Variable(tf.ones((4, 4))), tf.Variable(tf.ones((4, 4)))
