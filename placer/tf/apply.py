@@ -80,7 +80,9 @@ def apply_to_graph_def(
 ) -> Any:
     """Returns the GraphDef with devices, flat, and with control edges for ``order="priority"``.
 
-    It computes what `graph_def` computes. The devices need not exist here.
+    It computes what `graph_def` computes. The devices need not exist here. With an order, fetching
+    a part of it also runs what comes before on the same devices, be it an initializer: give a
+    GraphDef of the step alone then.
 
     Args:
         graph_def: A GraphDef that ``placer.tf.read`` read, or the path of its file (``.pb``).

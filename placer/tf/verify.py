@@ -115,8 +115,13 @@ def verify(
 
     Raises:
         MisplacedError: With `strict`, if there is an op that was moved or dropped.
-        UsageError: The placement uses devices both of this process and of servers.
+        UsageError: Not such a function, or the placement uses devices both of this process and of
+            servers.
     """
+    if not isinstance(function, PlacedFunction):
+        raise UsageError(
+            f"given an object of type {type(function).__name__}; expected what placer.tf.apply gave"
+        )
     placed = function.placed
     ran, copies = _devices_of_ops(trace_step(placed, function.flat_arguments(*args, **kwargs)))
     ops = []

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import placer.tf
-from placer.errors import MisplacedError
+from placer.errors import MisplacedError, UsageError
 from placer.placement import Placement
 from placer.tf.verify import OpRun, Verification
 from tests.tf.placing import CPUS, NAMES, four_cpus, random_placement
@@ -36,6 +36,11 @@ def test_every_op_is_reported_once_in_order() -> None:
     assert found["product"] == OpRun("product", "MatMul", CPUS[2], (CPUS[2],))
     assert all(op.as_asked for op in report.ops)
     assert str(report) == f"{len(report.ops)} of {len(report.ops)} ops ran where asked"
+
+
+def test_a_function_that_was_not_placed_is_refused() -> None:
+    with pytest.raises(UsageError, match="given an object of type Function; expected what placer"):
+        placer.tf.verify(tf.function(tf.nn.relu), tf.ones((4, 4)))
 
 
 def test_arguments_that_nobody_reads_are_where_they_were_asked() -> None:
