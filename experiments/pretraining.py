@@ -60,6 +60,8 @@ def pretrain(pretrainer: Pretrainer, out: Path, on_row: Callable[[Row], None]) -
     """
     from policies.pretraining import evaluate_held_out
 
+    for path in (out, card_path(out)):
+        files.remove_asides(path)
     written = time.monotonic()
     while not pretrainer.done:
         on_row(pretrainer.step())

@@ -217,8 +217,7 @@ class RunFolder:
     def tidy(self) -> None:
         """Removes files that were being written when a run was killed."""
         for name in filter(None, _NAMES.values()):
-            for path in self.path.glob(f".{name}.*"):
-                path.unlink(missing_ok=True)
+            files.remove_asides(self.path / name)
 
     def is_empty(self) -> bool:
         """Whether there is nothing yet, or only what a kill left of :meth:`create`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import gzip
 import json
 import os
@@ -124,6 +125,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
             os.replace(aside, path)
         finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def remove_asides(path: str | os.PathLike[str]) -> None:
+    """Removes what :func:`replacing` left aside where writers of a file were killed.
+
+    Args:
+        path: The file that they were to replace, which nobody else writes now.
+
+    Raises:
+        PlacerError: One cannot be removed.
+    """
+    path = Path(path)
+    name, suffix = glob.escape(path.name), glob.escape(path.suffix)
+    try:
+        for aside in path.parent.glob(f".{name}.????????{suffix}"):  # as mkstemp calls them
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise PlacerError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -56,6 +56,19 @@ def test_pretrain_then_place(placer, folder: Path) -> None:
     assert f"the best of {found['evaluations']} placements" in text
 
 
+def test_what_a_kill_left_aside_is_removed(placer, folder: Path) -> None:
+    """Of the checkpoint and its card; files of others stay."""
+    left = {".p.npz.abcd_123.npz", ".p.card.json.abcd_123.json"}
+    others = {".q.npz.abcd_123.npz", ".p.npz.mine.npz", "p.npz.abcd_123.npz"}
+    for name in left | others:
+        Path(name).write_bytes(b"half of one")
+    result = placer("pretrain", "--out", "p.npz", *ON_TINY, "--steps", "1", "--resume")
+    assert result.exit_code == 0, result.stderr
+    names = {path.name for path in folder.iterdir()}
+    assert not left & names
+    assert others < names
+
+
 def test_place_is_never_worse_than_a_heuristic(placer, folder: Path) -> None:
     """Nor than the policy; it says which of them found what it writes."""
     command = ["place", "--workload", "resnet50", "--cluster", "v100x8", "--order", "priority"]
