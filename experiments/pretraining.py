@@ -44,7 +44,8 @@ def check_out(checkpoint: Path, *, resume: bool) -> None:
         raise UsageError(
             f"{checkpoint}: there already; give another --out, or --resume to go on with it"
         )
-    files.check_writable(checkpoint)
+    for path in (checkpoint, card_path(checkpoint)):
+        files.check_writable(path)
 
 
 def pretrain(pretrainer: Pretrainer, out: Path, on_row: Callable[[Row], None]) -> PretrainedPolicy:

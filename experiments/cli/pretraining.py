@@ -21,6 +21,7 @@ from experiments.cli.options import (
     load_cluster,
     load_graph,
 )
+from placer import files
 from placer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def place(
     from experiments.pretraining import place, policy_path
     from experiments.tables import format_seconds
 
+    if out is not None:
+        files.check_writable(out)
     op_graph, where = load_graph(graph, workload), load_cluster(cluster)
     problem = build_problem(op_graph, where, groups, order)
     terminal.load_tensorflow()

@@ -143,7 +143,15 @@ def test_the_bundled_policy_goes_by_its_name(placer, folder: Path) -> None:
             ["place", "--policy", "there.npz", *ON_TINY],
             "there.npz: not a checkpoint; expected an .npz file of arrays",
         ),
+        (
+            ["pretrain", "--out", "card.npz", *ON_TINY, "--steps", "1"],
+            "card.card.json: cannot be written (Is a directory)",
+        ),
         (["place", "--policy", "none.npz", *ON_TINY], "none.npz: no such file"),
+        (
+            ["place", "--policy", "none.npz", *ON_TINY, "--out", "card.card.json"],
+            "card.card.json: cannot be written (Is a directory)",
+        ),
         (["place", "--policy", "there.npz", "--cluster", "c.toml"], "give either --graph or"),
         (
             ["train", *ON_TINY, "--out", "run", "--from", "there.npz"],
@@ -162,6 +170,7 @@ def test_the_bundled_policy_goes_by_its_name(placer, folder: Path) -> None:
 def test_bad_input(placer, folder: Path, arguments: list[str], line: str) -> None:
     """One clear line, exit code 2, and nothing is written."""
     Path("there.npz").write_text("no checkpoint")
+    Path("card.card.json").mkdir()
     before = sorted(folder.rglob("*"))
     result = placer(*arguments)
     assert result.exit_code == 2
