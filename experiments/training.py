@@ -439,8 +439,9 @@ def _result_so_far(
         InfeasibleError: Nothing.
     """
     if progress.choices is None:
-        raise InfeasibleError(
-            f"none of {progress.evaluations} placements tried by {method} is feasible"
+        raise InfeasibleError.after(
+            progress.evaluations,
+            f"none of {progress.evaluations} placements tried by {method} is feasible",
         )
     lengths = np.diff([int(row["evaluations"]) for row in rows], prepend=0)
     return SearchResult(

@@ -178,7 +178,7 @@ def solve(
     own = None if start is None else start.priorities
     if own is not None and own is not problem.priorities:
         problem = problem.with_priorities(own)
-    found = None
+    found, num_found = None, 0
     num_evaluated = sum(row.choices is not None for row in heuristics)
     left = np.inf if seconds is None else seconds - (time.perf_counter() - began)
     if num_evaluated < evaluations and left > 0:
@@ -193,9 +193,12 @@ def solve(
                 on_progress=on_progress,
                 **limit,
             )
-        except InfeasibleError:
+        except InfeasibleError as error:
             if best is None:
                 raise
+            num_found = error.evaluations
+        else:
+            num_found = found.evaluations
     if best is None and found is None:
         reasons = "; ".join(f"{row.name}: {row.reason}" for row in heuristics)
         raise InfeasibleError(f"no feasible placement was found: {reasons}")
@@ -206,7 +209,6 @@ def solve(
         chosen = best.choices, best.step_time_seconds, best.name
     else:
         chosen = found.choices, found.step_time_seconds, name
-    num_found = 0 if found is None else found.evaluations
     return Solution(problem, heuristics, found, *chosen, num_evaluated + num_found)
 
 

@@ -42,7 +42,20 @@ class PlacementError(PlacerError, ValueError):
 
 
 class InfeasibleError(PlacerError):
-    """No feasible placement was found."""
+    """No feasible placement was found.
+
+    Attributes:
+        evaluations: How many placements a search evaluated before it said so.
+    """
+
+    evaluations: int = 0
+
+    @classmethod
+    def after(cls, evaluations: int, message: str) -> InfeasibleError:
+        """That of a search that evaluated so many placements."""
+        error = cls(message)
+        error.evaluations = evaluations
+        return error
 
 
 class ReadError(PlacerError, ValueError):

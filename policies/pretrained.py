@@ -220,10 +220,14 @@ class PretrainedPolicy:
             start=start if found is None else found.choices,
         )
         spent = time.perf_counter() - began
-        trained = trainer.run(
-            None if on_progress is None else _after(num_tried, on_progress),
-            seconds=None if seconds is None else max(seconds - spent, 1e-9),
-        )
+        try:
+            trained = trainer.run(
+                None if on_progress is None else _after(num_tried, on_progress),
+                seconds=None if seconds is None else max(seconds - spent, 1e-9),
+            )
+        except InfeasibleError as error:
+            error.evaluations += num_tried
+            raise
         before = np.full(num_tried, np.inf) if found is None else found.best_so_far
         times = np.zeros(num_tried) if found is None else found.seconds_so_far
         best = trained if found is None or trained.step_time_seconds < before[-1] else found

@@ -268,9 +268,10 @@ class Trainer:
             InfeasibleError: None was feasible.
         """
         if not np.isfinite(self.best_so_far).any():
-            raise InfeasibleError(
+            raise InfeasibleError.after(
+                self.evaluations,
                 f"none of {self.evaluations} sampled placements was feasible; "
-                f"the last was not because {self.infeasible_because}"
+                f"the last was not because {self.infeasible_because}",
             )
         return SearchResult(
             method=self.config.method,

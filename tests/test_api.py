@@ -15,6 +15,7 @@ from placer.errors import InfeasibleError, UnknownNameError, UsageError
 from placer.heuristics import HEURISTICS, HeuristicResult
 from placer.placement import Evaluations
 from placer.problem import Problem, SearchResult
+from placer.search import random
 from tests.toys import make_toy
 
 
@@ -175,6 +176,19 @@ def test_where_nothing_fits_the_search_starts_from_what_lacks_least() -> None:
     lacking = problem.evaluate(starts[0][None]).excess_bytes
     assert lacking is not None
     assert lacking[0] == min(excess)
+
+
+def test_what_a_search_tried_in_vain_counts(rnnlm) -> None:
+    """Where a heuristic fits and nothing that the search evaluated does."""
+    problem = Problem.build(rnnlm, Cluster.load("k80x2"))
+    tight = Problem.build(rnnlm, _small_gpus(rnnlm, 0.05))
+
+    def in_vain(given, *, start=None, **keywords) -> SearchResult:
+        return random.search(tight, **keywords)
+
+    solution = solve(problem, strategy=in_vain, evaluations=50)
+    assert solution.search is None
+    assert solution.evaluations == 50
 
 
 def test_no_start_is_where_it_may_not_be() -> None:

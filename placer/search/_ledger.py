@@ -145,9 +145,10 @@ class Ledger:
         """
         self._tell()
         if self._best_choices is None:
-            raise InfeasibleError(
+            raise InfeasibleError.after(
+                self.count,
                 f"none of {self.count} placements tried by {self._method} is feasible; "
-                f"of the nearest: {self._reason}"
+                f"of the nearest: {self._reason}",
             )
         return SearchResult(
             method=self._method,

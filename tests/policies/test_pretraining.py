@@ -134,6 +134,9 @@ def test_nothing_that_fits() -> None:
         policy.search(tight, evaluations=2, seed=0)
     with pytest.raises(InfeasibleError, match="none of 2 placements tried by zero_shot"):
         policy.fine_tune(tight, evaluations=2, seed=0)
+    with pytest.raises(InfeasibleError) as caught:
+        policy.fine_tune(tight, evaluations=60, seed=0)
+    assert caught.value.evaluations == 60
 
 
 def test_what_does_not_fit_is_moved_until_it_does() -> None:
