@@ -215,12 +215,14 @@ def test_what_counts_is_what_the_strategy_finds(tmp_path) -> None:
     assert rows.add(99, 7.0) == "evaluations"
     rows.record.begin([])
     assert rows.record.ended_by is None
+    rows.record.folder.close()
 
 
 def test_nothing_feasible_is_nothing_better(tmp_path) -> None:
     """So a run in which everything fails ends, too."""
     rows = Rows(tmp_path, [], evaluations=100, plateau=20)
     assert [rows.add(n, math.inf) for n in (10, 20)] == [None, "plateau"]
+    rows.record.folder.close()
 
 
 def test_nothing_feasible_within_the_plateau(tmp_path, monkeypatch) -> None:
