@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -115,8 +116,10 @@ def _pretrain(pretrainer: Pretrainer, out: Path) -> dict[str, Any]:
         task = bar.add_task("pretraining", total=pretrainer.num_steps)
 
         def on_row(row: Row) -> None:
-            state = f"{row.graph}: samples {row.mean_gap:+.1%} from improved"
-            bar.update(task, completed=row.step, description=state)
+            state = f"samples {row.mean_gap:+.1%} from improved"
+            if math.isnan(row.mean_gap):
+                state = "no sample fits"
+            bar.update(task, completed=row.step, description=f"{row.graph}: {state}")
 
         return pretrain(pretrainer, out, on_row).card
 
