@@ -24,7 +24,7 @@ from tests.benchmarks.learning_runs import (
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "from nothing: no start, no prior": {"prior_deviations": 0.0},
     "no moves, only samples": {"move_share": 0.0},
-    "no moves, only samples, batch of 16": {"move_share": 0.0, "batch_size": 16},
+    "no moves, only samples, batch of 16": SAMPLES_ALONE,
     "half moves, half samples": {"move_share": 0.5},
     "moves of single op groups only": {"part_share": 0.0},
     "moves of parts only": {"part_share": 1.0},

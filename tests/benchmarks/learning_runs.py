@@ -38,7 +38,7 @@ NO_MOVES = "no moves, from nothing"
 PRETRAINED_NO_MOVES = "pretrained, no moves"
 """The bundled policy, trained on by its samples, without moves."""
 SAMPLES_ALONE: Mapping[str, Any] = {"move_share": 0.0, "batch_size": 16}
-"""How these two train. In larger batches there are too few steps for samples alone."""
+"""How these two train; in batches of this size, presets without moves do."""
 _WITH_POLICY = ZERO_SHOT, PRETRAINED_NO_MOVES, "pretrained"
 _WITHOUT_HEURISTICS = ZERO_SHOT, NO_MOVES, PRETRAINED_NO_MOVES
 
